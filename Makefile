@@ -1,0 +1,68 @@
+# Everything a fresh machine needs is Python 3.11 or newer and make. Each environment is made from its own hash-pinned
+# file, and made again when that file changes or this folder moves.
+
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python3.14 python; do \
+	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && break; \
+	done)
+PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+LOCKED = infra/requirements
+VENVS = runtime test lint demo
+ARGS ?=
+ONCE ?=
+
+export PYTHONDONTWRITEBYTECODE = 1
+
+# An environment whose interpreter is gone, or that was made in another place, is no longer one.
+$(shell for name in $(VENVS); do stamp=.venv/$$name/made-here; \
+	[ ! -e $$stamp ] || { [ "$$(cat $$stamp)" = '$(CURDIR)' ] && .venv/$$name/bin/python -c '' >/dev/null 2>&1; } || rm -f $$stamp; \
+	done)
+
+.PHONY: help demo test lint bench lock tools clean python
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/demo/made-here ## the whole story on this machine, nothing configured; ONCE=1 tells it and exits
+	@.venv/demo/bin/python -m steward demo $(if $(filter-out 0 no,$(ONCE)),--once)
+
+test: lint tools ## lint, then every test (ARGS="-k words" for some)
+	@.venv/test/bin/python -m pytest $(ARGS)
+
+lint: .venv/lint/made-here .venv/test/made-here ## ruff, mypy --strict, import-linter
+	@.venv/lint/bin/ruff check .
+	@.venv/lint/bin/ruff format --check --quiet .
+	@.venv/lint/bin/mypy --python-executable .venv/test/bin/python steward handlers migrations
+	@.venv/lint/bin/lint-imports --no-logo
+
+bench: .venv/test/made-here tools ## throughput and added latency, against nginx where wrk and nginx are found
+	@.venv/test/bin/python -m tests.bench $(ARGS)
+
+lock: ## pin anew, from releases at least a week old (needs uv)
+	@infra/requirements/lock
+
+clean: ## remove what the others made
+	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# wrk and nginx are only measured against: they are fetched where that is possible without asking anyone, else done without.
+tools:
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
+	for tool in wrk nginx; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "make: installing$$missing with apt-get, for the measurements"; \
+		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
+			</dev/null >/dev/null 2>&1 || echo "make: could not; the measurements that need$$missing are skipped"; \
+	fi
+
+.venv/%/made-here: $(LOCKED)/%.txt | python
+	@echo "make: installing $(LOCKED)/$*.txt into .venv/$*"
+	@rm -rf .venv/$*
+	@$(PYTHON) -m venv .venv/$*
+	@.venv/$*/$(PIP_INSTALL) -r $<
+	@printf %s '$(CURDIR)' > $@
+
+python:
+	@[ -n "$(PYTHON)" ] || { \
+		echo "make: no Python 3.11 or newer with venv was found (Debian, Ubuntu: apt-get install python3-venv; or: make PYTHON=/path/to/python)" >&2; \
+		exit 1; }

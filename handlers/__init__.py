@@ -1,0 +1,1 @@
+"""Entrypoints: one file per host."""

@@ -1,0 +1,233 @@
+"""The long-running container: what `steward serve` calls. One process, or a parent that keeps N relaying ones alive.
+
+It knows sockets, signals and processes; what a call is, it leaves to the core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from steward import log
+from steward.app import create_app, create_ops_app
+from steward.errors import SettingError
+from steward.listener import ListenerLimits, listener
+from steward.proxy import Application
+from steward.settings import Settings
+from steward.version import VERSION
+from steward.wiring import Services, build
+
+BACKLOG = 2048
+_RESTART_PAUSE_S = 1.0
+_STOP_MARGIN_S = 20
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(settings: Settings) -> int:
+    """Listens and relays until told to stop. Returns the exit code. Raises SettingError, also for a port in use."""
+    settings.needed_encryption_key()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys and prompts (SECURITY F18)
+    _raise_descriptor_limit()
+    sockets = _Sockets(settings)
+    log.say("listening", host=settings.host, port=sockets.port, workers=settings.workers, version=VERSION)
+    log.setting_warnings(settings.warnings)
+    if settings.workers == 1:
+        return run_process(settings, sockets)
+    return Supervisor(settings, sockets).run()
+
+
+class _Sockets:
+    """The listening sockets, bound once and inherited by every worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.main = _bind(settings.host, settings.port, "PORT")
+        self.port: int = self.main.getsockname()[1]
+        self.ops = None if settings.ops_port is None else _bind(settings.host, settings.ops_port, "OPS_PORT")
+
+
+def _bind(host: str, port: int, name: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise SettingError(f"{name}: {host}:{port} cannot be listened on; is another process using the port?") from None
+    sock.listen(BACKLOG)
+    sock.set_inheritable(True)
+    return sock
+
+
+def run_process(settings: Settings, sockets: _Sockets) -> int:
+    """One relaying process, until a signal ends it."""
+    log.catch_crashes()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, sockets))
+
+
+async def _serve(settings: Settings, sockets: _Sockets) -> int:
+    asyncio.get_running_loop().set_exception_handler(log.loop_fault)
+    services = build(settings)
+    await services.start()
+    servers = [_server(settings, services, create_app(services))]
+    listening = [[sockets.main]]
+    if sockets.ops is not None:
+        servers.append(_server(settings, services, create_ops_app(services)))
+        listening.append([sockets.ops])
+    stopping = _Stopping(settings, services, servers)
+    with stopping.signals():
+        try:
+            await asyncio.gather(*(s.serve(sockets=socks) for s, socks in zip(servers, listening, strict=True)))
+        finally:
+            await services.stop(settings.shutdown_grace_s)
+    log.say("stopped")
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handling, which ignores a second SIGTERM and ends the process too early."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `_Stopping`'s."""
+        yield
+
+
+def _server(settings: Settings, services: Services, app: Application) -> _Server:
+    limits = ListenerLimits(max_connections=settings.max_connections)
+    config = uvicorn.Config(
+        app,
+        http=listener(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
+    )
+    return _Server(config)
+
+
+class _Stopping:
+    """The first signal drains, the second cuts."""
+
+    def __init__(self, settings: Settings, services: Services, servers: list[_Server]) -> None:
+        self._settings = settings
+        self._services = services
+        self._servers = servers
+        self._asked = 0
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """While the process serves, signals come here."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._told)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _told(self) -> None:
+        self._asked += 1
+        if self._asked == 1:
+            log.say("draining", seconds=self._settings.shutdown_delay_s)
+            self._services.health.draining = True
+            asyncio.get_running_loop().call_later(self._settings.shutdown_delay_s, self._close)
+        else:
+            self._close()
+            for server in self._servers:
+                server.force_exit = True
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.should_exit = True
+
+
+class Supervisor:
+    """The parent of N relaying processes: restarts what dies, passes signals on, reaps as PID 1 must."""
+
+    def __init__(self, settings: Settings, sockets: _Sockets) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._workers: dict[int, int] = {}
+        self._stopping = False
+
+    def run(self) -> int:
+        """Until every worker has ended after a signal."""
+        for number in _SIGNALS:
+            signal.signal(number, self._told)
+        signal.signal(signal.SIGALRM, self._overdue)
+        for index in range(self._settings.workers):
+            self._start(index)
+        while self._workers:
+            self._reap()
+        return 0
+
+    def _told(self, number: int, frame: object) -> None:
+        """Passed on, every time: a worker knows the second one from the first."""
+        self._stopping = True
+        settings = self._settings
+        signal.alarm(round(settings.shutdown_delay_s + settings.shutdown_grace_s) + _STOP_MARGIN_S)
+        self._send(signal.SIGTERM)
+
+    def _overdue(self, number: int, frame: object) -> None:
+        """A worker that does not end in its time is ended."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        for pid in list(self._workers):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _start(self, index: int) -> None:
+        pid = os.fork()
+        if pid:
+            self._workers[pid] = index
+            return
+        code = 1
+        try:
+            for number in (*_SIGNALS, signal.SIGALRM):
+                signal.signal(number, signal.SIG_DFL)
+            code = run_process(self._settings, self._sockets)
+        except BaseException as exc:  # a fork must never return into its parent's code
+            log.error("worker_failed", exc, worker=index)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        pid, status = os.waitpid(-1, 0)
+        index = self._workers.pop(pid, None)
+        if index is None:
+            return
+        if self._stopping:
+            return
+        log.say("worker_died", logging.ERROR, worker=index, pid=pid, status=os.waitstatus_to_exitcode(status))
+        time.sleep(_RESTART_PAUSE_S)
+        if not self._stopping:
+            self._start(index)
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor: as many as the host allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,1 @@
+"""Majordomo Steward: an LLM gateway inside the customer's network."""

@@ -1,0 +1,291 @@
+"""Settles in the process that relayed, in threads of its own: for hosts where nothing outlives the process.
+
+The intent row (`interrupted`) is written while the provider works, and waited for, in bounds, before the caller gets
+the last piece. It promises no more than the process's memory can: with the database away the call is served, what
+could not be written is retried within bounds and then counted as lost, aloud. The durable way is the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from steward import log
+from steward.errors import LedgerFault
+from steward.exchange import BodyState, Exchange
+from steward.ports import Ledger
+from steward.settle import Settler, Settling, lost
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class InlineLimits:
+    """Times in seconds."""
+
+    batch: int = 500
+    intent_wait_s: float = 2.0
+    """The longest a caller waits for the intent row before his last piece."""
+    outage_pause_s: float = 2.0
+    """After a failed intent, the next are not tried for so long."""
+    waiting_rows: int = 10_000
+    waiting_bodies: int = 1_000
+    backoff_s: float = 0.5
+    backoff_max_s: float = 60.0
+    body_retry_s: float = 600.0
+
+
+class Inline:
+    """AfterResponse by two threads: one writes intents, one settles."""
+
+    def __init__(self, settler: Settler, ledger: Ledger, limits: InlineLimits = InlineLimits()) -> None:  # noqa: B008
+        self._settling = _SettleThread(settler, limits)
+        self._intents = _IntentThread(settler, ledger, limits)
+        self._limits = limits
+        self._waiting: dict[UUID, asyncio.Future[None]] = {}
+
+    def intend(self, exchange: Exchange) -> None:
+        """See ports.AfterResponse."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[exchange.id] = written
+        self._intents.put(exchange, written)
+
+    def submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        """See ports.AfterResponse."""
+        self._settling.put(exchange)
+        written = self._waiting.pop(exchange.id, None)
+        if written is None or written.done():
+            return None
+        return self._wait(written)
+
+    async def _wait(self, written: asyncio.Future[None]) -> None:
+        """Never longer than the budget: a slow database must not hold the caller's last piece."""
+        await asyncio.wait((written,), timeout=self._limits.intent_wait_s)
+
+    def waiting(self) -> int:
+        """Exchanges that are not settled yet."""
+        return self._settling.waiting()
+
+    async def close(self, grace_s: float = 10.0) -> None:
+        """Settles what is left within the grace; what is not settled then is counted as lost."""
+        await asyncio.to_thread(self._intents.stop, grace_s)
+        await asyncio.to_thread(self._settling.stop, grace_s)
+
+
+class _IntentThread:
+    """Writes intents in batches: as many as came while the last batch was written."""
+
+    def __init__(self, settler: Settler, ledger: Ledger, limits: InlineLimits) -> None:
+        self._settler = settler
+        self._ledger = ledger
+        self._limits = limits
+        self._queue: deque[tuple[Exchange, asyncio.Future[None]]] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._pause_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="steward-intents", daemon=True)
+        self._thread.start()
+
+    def put(self, exchange: Exchange, written: asyncio.Future[None]) -> None:
+        self._queue.append((exchange, written))
+        self._wake.set()
+
+    def stop(self, grace_s: float) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(grace_s)
+
+    def _run(self) -> None:
+        while not (self._stopping and not self._queue):
+            self._wake.wait()
+            self._wake.clear()
+            batch = _take(self._queue, self._limits.batch)
+            if self._queue:
+                self._wake.set()
+            if batch:
+                self._write([exchange for exchange, _ in batch])
+                _resolve([written for _, written in batch])
+
+    def _write(self, exchanges: list[Exchange]) -> None:
+        now = time.monotonic()
+        if now < self._pause_until:
+            log.say("intents_lost", logging.WARNING, count=len(exchanges))
+            return
+        try:
+            self._ledger.record([self._settler.intent(exchange) for exchange in exchanges])
+        except LedgerFault as exc:
+            self._pause_until = time.monotonic() + self._limits.outage_pause_s
+            log.error("intents_lost", exc, count=len(exchanges))
+        except Exception as exc:  # the thread must outlive any one batch
+            log.error("intents_lost", exc, count=len(exchanges))
+
+
+def _resolve(written: list[asyncio.Future[None]]) -> None:
+    """Tells the callers' loops, once a loop."""
+    for loop in {future.get_loop() for future in written}:
+        mine = [future for future in written if future.get_loop() is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_set_all, mine)
+
+
+def _set_all(written: list[asyncio.Future[None]]) -> None:
+    for future in written:
+        if not future.done():
+            future.set_result(None)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A row whose body the store could not take."""
+
+    settling: Settling
+    since: float
+    again_at: float
+    attempts: int = 1
+
+
+class _SettleThread:
+    """Settles batch after batch; keeps, in bounds, what database or store would not take."""
+
+    def __init__(self, settler: Settler, limits: InlineLimits) -> None:
+        self._settler = settler
+        self._limits = limits
+        self._queue: deque[Exchange] = deque()
+        self._rows: deque[Settling] = deque()
+        self._bodies: deque[_Waiting] = deque()
+        self._rows_attempts = 0
+        self._rows_again_at = 0.0
+        self._busy = 0
+        self._wake = threading.Event()
+        self._deadline: float | None = None
+        self._thread = threading.Thread(target=self._run, name="steward-settle", daemon=True)
+        self._thread.start()
+
+    def put(self, exchange: Exchange) -> None:
+        self._queue.append(exchange)
+        self._wake.set()
+
+    def waiting(self) -> int:
+        return len(self._queue) + len(self._rows) + len(self._bodies) + self._busy
+
+    def stop(self, grace_s: float) -> None:
+        self._deadline = time.monotonic() + grace_s
+        self._wake.set()
+        self._thread.join(grace_s + 5.0)
+
+    def _run(self) -> None:
+        while self._deadline is None or (self.waiting() and time.monotonic() < self._deadline):
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            try:
+                self._settle_new()
+                self._retry_bodies()
+                self._write_rows()
+            except Exception as exc:  # the thread must outlive any one batch
+                log.error("settle_failed", exc)
+        self._give_up()
+
+    def _pause(self) -> float | None:
+        """Until the next retry; None: until something comes."""
+        if self._queue or self._deadline is not None:
+            return 0.01
+        now = time.monotonic()
+        due = [body.again_at for body in self._bodies]
+        if self._rows:
+            due.append(self._rows_again_at)
+        return max(0.01, min(due) - now) if due else None
+
+    def _settle_new(self) -> None:
+        batch = _take(self._queue, self._limits.batch)
+        if self._queue:
+            self._wake.set()
+        self._busy = len(batch)
+        metered: list[Settling] = []
+        for exchange in batch:
+            try:
+                metered.append(self._settler.meter(exchange))
+            except Exception as exc:  # one poison exchange is set aside alone
+                log.error("exchange_poisoned", exc, id=exchange.id)
+        try:
+            self._settler.store(metered)
+        except Exception as exc:
+            log.error("store_failed", exc, count=len(metered))
+        now = time.monotonic()
+        for each in metered:
+            self._rows.append(each)
+            if each.record.body_state is BodyState.PENDING:
+                self._bodies.append(_Waiting(each, now, now + self._backoff(1)))
+            else:
+                each.close()
+        self._busy = 0
+        while len(self._bodies) > self._limits.waiting_bodies:
+            self._lose(self._bodies.popleft())
+
+    def _retry_bodies(self) -> None:
+        now = time.monotonic()
+        due = [body for body in self._bodies if body.again_at <= now]
+        if not due:
+            return
+        self._settler.store([body.settling for body in due])
+        for body in due:
+            if body.settling.record.body_state is not BodyState.PENDING:
+                self._bodies.remove(body)
+                self._rows.append(body.settling)
+            elif now - body.since > self._limits.body_retry_s:
+                self._bodies.remove(body)
+                self._lose(body)
+            else:
+                body.attempts += 1
+                body.again_at = now + self._backoff(body.attempts)
+
+    def _lose(self, body: _Waiting) -> None:
+        log.say("body_lost", logging.ERROR, id=body.settling.record.id)
+        self._rows.append(lost(body.settling))
+
+    def _write_rows(self) -> None:
+        while self._rows and time.monotonic() >= self._rows_again_at:
+            batch = list(self._rows)[: self._limits.batch]
+            try:
+                self._settler.record(batch)
+            except LedgerFault as exc:
+                self._rows_attempts += 1
+                self._rows_again_at = time.monotonic() + self._backoff(self._rows_attempts)
+                log.error("rows_waiting", exc, count=len(self._rows))
+                break
+            self._rows_attempts = 0
+            for _ in batch:
+                self._rows.popleft()
+        excess = len(self._rows) - self._limits.waiting_rows
+        if excess > 0:
+            log.say("rows_lost", logging.ERROR, count=excess)
+            for _ in range(excess):
+                self._rows.popleft()
+
+    def _backoff(self, attempts: int) -> float:
+        """Full jitter, doubling."""
+        limits = self._limits
+        return random.uniform(0, min(limits.backoff_max_s, limits.backoff_s * 2**attempts))  # noqa: S311 - no secret
+
+    def _give_up(self) -> None:
+        """The grace is over: the last word on what is left."""
+        while self._bodies:
+            self._lose(self._bodies.popleft())
+        self._rows_again_at = 0.0
+        self._write_rows()
+        if left := len(self._rows) + len(self._queue):
+            log.say("rows_lost", logging.ERROR, count=left)
+
+
+def _take(queue: deque[T], limit: int) -> list[T]:
+    taken: list[T] = []
+    while queue and len(taken) < limit:
+        taken.append(queue.popleft())
+    return taken

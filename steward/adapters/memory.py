@@ -1,0 +1,159 @@
+"""A ledger, a directory and an after-response that live in this process: for tests and for trying things out.
+
+Refuses nothing that PostgreSQL would take and takes nothing that PostgreSQL would refuse: the contract suites run over
+both. Nothing outlives the process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import threading
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from steward.errors import LedgerFault, SchemaTooOld
+from steward.exchange import MAX_COST_USD, MAX_TOKENS, Exchange, Intent, Record
+from steward.ports import AfterResponse, ApiKey, Directory, Ledger, LedgerRow, Refused, key_name
+from steward.words import Secret
+
+_CHANGED_WITHIN = timedelta(seconds=60)
+_MAX_BIGINT = 2**63 - 1
+
+
+class MemoryLedger(Ledger):
+    """Rows in a dictionary."""
+
+    def __init__(self) -> None:
+        self._rows: dict[UUID, LedgerRow] = {}
+        self._lock = threading.Lock()
+
+    def record(self, batch: Sequence[Record]) -> list[Refused]:
+        refused: list[Refused] = []
+        with self._lock:
+            for record in batch:
+                if state := _refusal(record):
+                    refused.append(Refused(record.id, state))
+                    continue
+                row = self._rows.get(record.id)
+                if row is None:
+                    self._rows[record.id] = LedgerRow(record, 1)
+                elif row.record.org_id == record.org_id and record.supersedes(row.record):
+                    self._rows[record.id] = LedgerRow(record, row.revision + 1)
+        return refused
+
+    def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
+        row = self._rows.get(request_id)
+        return row if row is not None and row.record.org_id == org_id else None
+
+    def newest(self, org_id: UUID, limit: int) -> list[LedgerRow]:
+        with self._lock:
+            rows = [row for row in self._rows.values() if row.record.org_id == org_id]
+        return sorted(rows, key=lambda row: row.record.id, reverse=True)[:limit]
+
+    def ready(self) -> None:
+        return None
+
+
+class MemoryDirectory(Directory):
+    """Keys in a dictionary, and secrets that last as long as it does."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, ApiKey] = {}
+        self._secrets = {"provider_key_hash": Secret(secrets.token_bytes(32))}
+        self._lock = threading.Lock()
+
+    def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:
+        now = datetime.now(UTC)
+        with self._lock:
+            if key_hash in self._keys:
+                raise LedgerFault("There is a key with this hash already.")
+            key = ApiKey(
+                id=uuid4(),
+                org_id=org_id,
+                key_hash=key_hash,
+                name=key_name(name),
+                is_active=True,
+                created_at=now,
+                updated_at=now,
+                description=None if description is None else key_name(description),
+            )
+            self._keys[key_hash] = key
+        return key
+
+    def list_keys(self, org_id: UUID) -> list[ApiKey]:
+        keys = [key for key in list(self._keys.values()) if key.org_id == org_id]
+        return sorted(keys, key=lambda key: (key.created_at, key.id), reverse=True)
+
+    def revoke_key(self, org_id: UUID, key_id: UUID) -> ApiKey | None:
+        with self._lock:
+            key = next((key for key in self._keys.values() if (key.org_id, key.id) == (org_id, key_id)), None)
+            if key is None or key.revoked_at is not None:
+                return key
+            now = datetime.now(UTC)
+            revoked = dataclasses.replace(key, is_active=False, revoked_at=now, updated_at=now)
+            self._keys[key.key_hash] = revoked
+            return revoked
+
+    def find_key(self, key_hash: str) -> ApiKey | None:
+        return self._keys.get(key_hash)
+
+    def changed_keys(self) -> list[ApiKey]:
+        since = datetime.now(UTC) - _CHANGED_WITHIN
+        return [key for key in list(self._keys.values()) if key.updated_at > since]
+
+    def confirm_keys(self, key_hashes: Iterable[str]) -> list[ApiKey]:
+        return [key for key_hash in set(key_hashes) if (key := self._keys.get(key_hash)) is not None]
+
+    def instance_secret(self, name: str) -> Secret[bytes]:
+        if name not in self._secrets:
+            raise SchemaTooOld
+        return self._secrets[name]
+
+
+class MemoryAfterResponse(AfterResponse):
+    """Keeps what it is given, and settles nothing."""
+
+    def __init__(self) -> None:
+        self.intended: list[Intent] = []
+        self.submitted: list[Exchange] = []
+
+    def intend(self, intent: Intent) -> None:
+        self.intended.append(intent)
+
+    def submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        self.submitted.append(exchange)
+        return None
+
+    async def close(self) -> None:
+        for exchange in self.submitted:
+            exchange.request.close()
+            exchange.response.close()
+
+
+def _refusal(record: Record) -> str | None:
+    """SQLSTATE with which PostgreSQL refuses the row, or None."""
+    for name in Record.__dataclass_fields__:
+        value = getattr(record, name)
+        if isinstance(value, str):
+            state = _text_refusal(value)
+        elif isinstance(value, Mapping):
+            state = next(filter(None, (_text_refusal(text) for pair in value.items() for text in pair)), None)
+        elif isinstance(value, Decimal):
+            state = None if value.is_finite() and 0 <= value <= MAX_COST_USD else "23514"
+        elif isinstance(value, int):
+            most = MAX_TOKENS if name.endswith("_tokens") else _MAX_BIGINT
+            state = None if 0 <= value <= most else "23514"
+        else:
+            state = None
+        if state is not None:
+            return state
+    return None
+
+
+def _text_refusal(text: str) -> str | None:
+    if "\0" in text:
+        return "22P05"
+    return None if text.isascii() or text.encode("utf-8", "replace").decode() == text else "22023"

@@ -1,0 +1,163 @@
+"""The engine to PostgreSQL: a bounded pool of pg8000 connections, and what its errors mean to us.
+
+Refuses to let a driver's or the server's own words out: they may quote a row (SECURITY F4). What leaves is one of our
+errors, with the SQLSTATE and nothing else of its cause.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+
+from steward.adapters.postgres_driver import Connection, Error
+from steward.adapters.postgres_tls import PostgresAddress, default_sslmode, dial
+from steward.errors import LedgerFault, LedgerUnavailable, SchemaTooOld, StewardError
+
+__all__ = ["PostgresAddress", "RowsRefused", "default_sslmode", "mapped", "open_engine", "patient", "sqlstate"]
+
+STATEMENT_TIMEOUT_S: Final = 30
+READ_TIMEOUT_S: Final = STATEMENT_TIMEOUT_S + 5
+"""Silence of the server on a statement; its own timeout comes first, this one is for a peer that vanished."""
+POOL_TIMEOUT_S: Final = 5.0
+CONNECTION_AGE_S: Final = 1800
+
+_SESSION: Final = f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
+
+_TOO_OLD: Final = frozenset({"42P01", "42703", "3F000", "42883", "42P10", "42704"})
+_ROW_CLASSES: Final = ("22", "23", "54")
+_NO_LONGER_PRIMARY: Final = frozenset({"25006", "57P01", "57P02", "57P03"})
+_SENTENCES: Final = {
+    "28P01": "The database refused POSTGRES_USER or POSTGRES_PASSWORD.",
+    "28000": "The database refused POSTGRES_USER, or the connection's mode (POSTGRES_SSLMODE).",
+    "3D000": "The database that POSTGRES_DB names does not exist.",
+    "42501": "The database role may not do this.",
+    "53300": "The database has no connection to spare.",
+}
+
+
+class RowsRefused(LedgerFault):
+    """The server will not take these values: a limit, a type, a constraint."""
+
+    code = "rows_refused"
+    message = "The database refused the values."
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate
+
+
+class ServerSaid(Exception):
+    """Stands for a driver's error as the cause of ours: its SQLSTATE, none of its words."""
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__({"C": sqlstate})
+
+
+def open_engine(address: PostgresAddress, pool_timeout_s: float = POOL_TIMEOUT_S) -> Engine:
+    """A pool of at most `max_conns` connections, none opened yet. Prints no parameters, also not in errors.
+
+    Who finds all of them taken waits `pool_timeout_s`, then gets LedgerUnavailable.
+    """
+    engine = create_engine(
+        "postgresql+pg8000://",
+        creator=lambda: _connect(address),
+        hide_parameters=True,
+        pool_size=address.max_conns,
+        max_overflow=0,
+        pool_timeout=pool_timeout_s,
+        pool_recycle=CONNECTION_AGE_S,
+        pool_use_lifo=True,
+    )
+    event.listen(engine, "checkout", _discard_if_broken)
+    event.listen(engine, "handle_error", _discard_after_error)
+    return engine
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """Around every use of the engine: its errors, the driver's and the socket's become ours.
+
+    Raises RowsRefused for values the server will not take, SchemaTooOld for missing tables or columns, and
+    LedgerUnavailable for all else: nothing that a retry might mend is ever held against a row.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, Error, OSError) as exc:
+        state = sqlstate(exc)
+        raise _meaning(state) from ServerSaid(state)
+
+
+@contextmanager
+def patient(connection: SqlConnection) -> Iterator[None]:
+    """Within it, an answer may take as long as it takes: for a migration, which waits for locks and moves rows."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, Connection):
+        raise TypeError("not a connection of this engine")
+    driver.wait_at_most(None)
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            driver.wait_at_most(READ_TIMEOUT_S)
+
+
+def sqlstate(exc: BaseException) -> str | None:
+    """Five characters that the server sent, also from inside SQLAlchemy's wrapper; None when none came."""
+    origin = getattr(exc, "orig", None) or exc
+    first = origin.args[0] if origin.args else None
+    state = first.get("C") if isinstance(first, dict) else None
+    return state if isinstance(state, str) else None
+
+
+def _meaning(state: str | None) -> LedgerFault:
+    if state is None:
+        return LedgerUnavailable()
+    if state in _TOO_OLD:
+        return SchemaTooOld()
+    if state.startswith(_ROW_CLASSES):
+        return RowsRefused(state)
+    return LedgerUnavailable(_SENTENCES.get(state))
+
+
+def _connect(address: PostgresAddress) -> Connection:
+    """One connection, ready. Raises LedgerUnavailable, whatever the other side is and says."""
+    dialled = dial(address)
+    try:
+        connection = Connection(address.user, address.password, address.database, dialled.sock, dialled.private)
+        connection.execute_simple(_SESSION)
+        connection.wait_at_most(READ_TIMEOUT_S)
+    except StewardError:
+        _hang_up(dialled.sock)
+        raise
+    except Exception as exc:  # whatever speaks there may be no PostgreSQL at all
+        _hang_up(dialled.sock)
+        state = sqlstate(exc)
+        raise LedgerUnavailable(_SENTENCES.get(state or "")) from ServerSaid(state)
+    return connection
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """Ends the stream now: closing alone would wait for every reference that a traceback still holds."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
+def _discard_if_broken(connection: Connection, _record: object, _proxy: object) -> None:
+    """An idle connection on which something arrived was closed by the server: the pool opens another."""
+    if connection.spoke_while_idle():
+        raise DisconnectionError
+
+
+def _discard_after_error(context: ExceptionContext) -> None:
+    """Errors after which the connection must not be used again, beyond those SQLAlchemy knows."""
+    origin = context.original_exception
+    if isinstance(origin, OSError) or sqlstate(origin) in _NO_LONGER_PRIMARY:
+        context.is_disconnect = True

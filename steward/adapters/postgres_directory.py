@@ -1,0 +1,120 @@
+"""The directory in PostgreSQL: keys by their hash, and the installation's own secrets, sealed.
+
+Refuses to delete a key, to revive one, or to give it another hash, organisation or user: the table's triggers say so
+too (SECURITY F11). Every statement on keys carries the organisation, but for three that find out whose a key is.
+"""
+# ruff: noqa: S608 - statements are put together from the constants of this file alone
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import orjson
+from sqlalchemy import TextClause, text
+from sqlalchemy.engine import Engine, Row
+
+from steward.adapters.postgres_connection import RowsRefused, mapped
+from steward.errors import LedgerFault, SchemaTooOld
+from steward.ports import ApiKey, Directory, key_name
+from steward.seal import Keyring, Purpose, SealFacts
+from steward.words import Secret
+
+_COLUMNS: Final = (
+    "id, org_id, key_hash, name, is_active, created_at, updated_at, description, user_id, registration_id, revoked_at"
+)
+
+CREATE_KEY: Final = f"""
+    INSERT INTO api_keys (id, org_id, key_hash, name, description)
+    VALUES (:id, :org_id, :key_hash, :name, :description)
+    RETURNING {_COLUMNS}
+"""
+
+LIST_KEYS: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE org_id = :org_id ORDER BY created_at DESC, id DESC"
+
+REVOKE_KEY: Final = """
+    UPDATE api_keys SET is_active = false, revoked_at = clock_timestamp()
+    WHERE org_id = :org_id AND id = :id AND revoked_at IS NULL
+"""
+
+GET_KEY: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE org_id = :org_id AND id = :id"
+
+FIND_KEY: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE key_hash = :key_hash"
+
+CHANGED_KEYS: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE updated_at > clock_timestamp() - interval '60 seconds'"
+"""An overlap by the database's clock, not a watermark: no clock of ours and no late commit can hide a revocation."""
+
+CONFIRM_KEYS: Final = f"""
+    SELECT {_COLUMNS} FROM api_keys
+    WHERE key_hash IN (SELECT jsonb_array_elements_text(CAST(:key_hashes AS jsonb)))
+"""
+
+INSTANCE_SECRET: Final = "SELECT sealed FROM instance_secrets WHERE name = :name"  # noqa: S105
+
+
+class PostgresDirectory(Directory):
+    """Keys in the table `api_keys`, secrets in `instance_secrets`."""
+
+    def __init__(self, engine: Engine, keyring: Keyring) -> None:
+        self._engine = engine
+        self._keyring = keyring
+
+    def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:
+        facts = {
+            "id": uuid4(),
+            "org_id": org_id,
+            "key_hash": key_hash,
+            "name": key_name(name),
+            "description": None if description is None else key_name(description),
+        }
+        try:
+            return self._keys(_CREATE_KEY, facts)[0]
+        except RowsRefused as fault:
+            if fault.sqlstate == "23505":
+                raise LedgerFault("There is a key with this hash already.") from None
+            raise
+
+    def list_keys(self, org_id: UUID) -> list[ApiKey]:
+        return self._keys(_LIST_KEYS, {"org_id": org_id})
+
+    def revoke_key(self, org_id: UUID, key_id: UUID) -> ApiKey | None:
+        facts = {"org_id": org_id, "id": key_id}
+        with mapped(), self._engine.begin() as connection:
+            connection.execute(_REVOKE_KEY, facts)
+            row = connection.execute(_GET_KEY, facts).one_or_none()
+        return None if row is None else _api_key(row)
+
+    def find_key(self, key_hash: str) -> ApiKey | None:
+        return next(iter(self._keys(_FIND_KEY, {"key_hash": key_hash})), None)
+
+    def changed_keys(self) -> list[ApiKey]:
+        return self._keys(_CHANGED_KEYS, {})
+
+    def confirm_keys(self, key_hashes: Iterable[str]) -> list[ApiKey]:
+        return self._keys(_CONFIRM_KEYS, {"key_hashes": orjson.dumps(list(key_hashes)).decode()})
+
+    def instance_secret(self, name: str) -> Secret[bytes]:
+        with mapped(), self._engine.begin() as connection:
+            sealed = connection.execute(_INSTANCE_SECRET, {"name": name}).scalar_one_or_none()
+        if sealed is None:
+            raise SchemaTooOld
+        return self._keyring.open(Purpose.SECRETS, bytes(sealed), instance_facts(name))
+
+    def _keys(self, statement: TextClause, facts: dict[str, object]) -> list[ApiKey]:
+        with mapped(), self._engine.begin() as connection:
+            return [_api_key(row) for row in connection.execute(statement, facts)]
+
+
+def instance_facts(name: str) -> SealFacts:
+    """Where an installation's secret belongs."""
+    return SealFacts(row_id=name, owner="instance")
+
+
+def _api_key(row: Row[Any]) -> ApiKey:
+    return ApiKey(**row._mapping)
+
+
+_CREATE_KEY, _LIST_KEYS, _REVOKE_KEY, _GET_KEY = text(CREATE_KEY), text(LIST_KEYS), text(REVOKE_KEY), text(GET_KEY)
+_FIND_KEY, _CHANGED_KEYS, _CONFIRM_KEYS = text(FIND_KEY), text(CHANGED_KEYS), text(CONFIRM_KEYS)
+_INSTANCE_SECRET = text(INSTANCE_SECRET)

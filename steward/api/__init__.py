@@ -1,0 +1,1 @@
+"""FastAPI routers for our own paths."""

@@ -1,0 +1,85 @@
+"""The one FastAPI core, with the proxy in front. Every host's handler serves what `create_app` gives.
+
+It reads no setting and opens nothing: it is handed Services.
+"""
+
+from __future__ import annotations
+
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from steward.api import health, pages
+from steward.api.operators import Doors
+from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
+from steward.proxy import Application, Proxy
+from steward.version import VERSION
+from steward.wiring import Services
+
+
+def create_app(services: Services) -> Application:
+    """The application for callers: the proxy in front, our own routes behind it."""
+    return Proxy(services.stages, own_routes(services, Doors(services.settings.steward_admin_token)))
+
+
+def create_ops_app(services: Services) -> Application:
+    """The application for operators, on a port of its own: our own routes alone, no token asked."""
+    return own_routes(services, Doors(None, open_to_all=True))
+
+
+def own_routes(services: Services, doors: Doors) -> FastAPI:
+    """Our own paths. No CORS header, no foreign script, no value in a validation error (SECURITY F21)."""
+    app = FastAPI(
+        title="Majordomo Steward",
+        summary="Our own routes. Every other path is a provider's and is relayed.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.readiness = health.Readiness(services.ready, lambda: details(services))
+    app.state.doors = doors
+    app.include_router(health.router)
+    app.include_router(pages.router)
+    app.add_exception_handler(RequestValidationError, _names_only)
+    return app
+
+
+async def _names_only(request: Request, exc: Exception) -> JSONResponse:
+    """Which fields are wrong, never what stood in them."""
+    assert isinstance(exc, RequestValidationError)
+    fields = sorted({".".join(str(part) for part in each["loc"]) for each in exc.errors()})
+    return JSONResponse({"error": {"code": "invalid_request", "fields": fields}}, status_code=422)
+
+
+def details(services: Services) -> dict[str, object]:
+    """What an operator may know beyond the one word."""
+    settings = services.settings
+    prices = services.prices.state
+    return {
+        "version": VERSION,
+        "database": {"heard": services.authenticator.database_heard(), "host": settings.postgres_host},
+        "keys_in_memory": services.authenticator.known_keys,
+        "bodies": _bodies(settings.body_store),
+        "prices": {
+            "source": prices.source,
+            "last_try": prices.outcome,
+            "tried_at": prices.tried_at.isoformat() if prices.tried_at else None,
+            "fetched_at": prices.fetched_at.isoformat() if prices.fetched_at else None,
+            "held": [{"provider": held.provider, "model": held.model} for held in prices.held[:50]],
+        },
+        "origins": {name: origin.authority.decode("ascii") for name, origin in settings.origins.items()},
+    }
+
+
+def _bodies(destination: Destination | None) -> str:
+    match destination:
+        case S3Destination(bucket=bucket):
+            return f"s3://{bucket}"
+        case GcsDestination(bucket=bucket):
+            return f"gs://{bucket}"
+        case FilesDestination(folder=folder):
+            return f"file://{folder}"
+        case None:
+            return "none"

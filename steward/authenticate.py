@@ -1,0 +1,239 @@
+"""Tells who calls, from `X-Majordomo-Key` alone, without a database on the way but for a key's first use.
+
+It never answers an outage with a refusal: a key that cannot be checked is 503, not 401. What it keeps of known keys and
+of unknown ones is apart, so that a flood of invented keys evicts nobody (DESIGN 9, SECURITY F11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from steward import log
+from steward.errors import InvalidKey, KeyCheckUnavailable, LedgerFault, MissingKey, RevokedKey
+from steward.exchange import Caller
+from steward.ports import ApiKey, Directory
+
+T = TypeVar("T")
+KEY_PATTERN = re.compile(rb"mdm_sk_[A-Za-z0-9_-]{16,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Times in seconds."""
+
+    poll_s: float = 2.0
+    fresh_s: float = 10.0
+    """While the last poll is younger, a known key needs no database."""
+    overlap_s: float = 60.0
+    """What one poll looks back; after a longer gap every known key is confirmed first."""
+    stale_ttl_s: float = 3600.0
+    """How long a known key serves after its last confirmation, while the database is away."""
+    unpolled_fresh_s: float = 5.0
+    """Where no poller runs: an older entry is confirmed before use."""
+    unknown_ttl_s: float = 5.0
+    unknown_entries: int = 10_000
+    known_entries: int = 100_000
+    lookups: int = 4
+    """Look-ups in flight a process."""
+    lookup_wait_s: float = 1.0
+    unknown_per_s: float = 50.0
+    """Look-ups that end unknown, a second and process."""
+
+
+@dataclass(slots=True)
+class _Known:
+    caller: Caller
+    active: bool
+    confirmed: float
+
+
+class _Budget:
+    """A bucket that fills by `rate` a second up to one second's worth."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._left = rate
+        self._at = now
+
+    def left(self, now: float) -> bool:
+        self._left = min(self._rate, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return self._left >= 1
+
+    def spend(self) -> None:
+        self._left -= 1
+
+
+class Authenticator:
+    """Key to Caller. One per event loop; the directory's methods run in threads."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        limits: KeyLimits = KeyLimits(),  # noqa: B008 - frozen
+        polled: bool = True,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._limits = limits
+        self._polled = polled
+        self._now = now
+        self._known: dict[str, _Known] = {}
+        self._unknown: dict[str, float] = {}
+        self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
+        self._slots = asyncio.Semaphore(limits.lookups)
+        self._budget = _Budget(limits.unknown_per_s, now())
+        self._polled_at: float | None = None
+        self._poll_failing = False
+
+    @property
+    def known_keys(self) -> int:
+        """How many keys are in memory."""
+        return len(self._known)
+
+    def database_heard(self) -> bool:
+        """Whether the revocation poll is recent enough to trust the memory alone."""
+        return self._polled_at is not None and self._now() - self._polled_at < self._limits.fresh_s
+
+    def at_once(self, key: bytes | None) -> Caller | None:
+        """The caller when memory alone can tell, None when the database must be asked.
+
+        Raises MissingKey, InvalidKey, RevokedKey.
+        """
+        if key is None:
+            raise MissingKey
+        entry = self._known.get(hashlib.sha256(key).hexdigest())
+        if entry is None:
+            return None
+        if not entry.active:
+            raise RevokedKey
+        now = self._now()
+        if self._polled:
+            if self._polled_at is not None and now - self._polled_at < self._limits.fresh_s:
+                return entry.caller
+        elif now - entry.confirmed < self._limits.unpolled_fresh_s:
+            return entry.caller
+        return None
+
+    async def ask(self, key: bytes) -> Caller:
+        """The caller, asking the database. Raises InvalidKey, RevokedKey, KeyCheckUnavailable."""
+        if KEY_PATTERN.fullmatch(key) is None:
+            raise InvalidKey
+        now = self._now()
+        digest = hashlib.sha256(key).hexdigest()
+        entry = self._known.get(digest)
+        if entry is None:
+            until = self._unknown.get(digest)
+            if until is not None and now < until:
+                raise InvalidKey
+            found = await self._look_up(digest)
+        elif self._polled and not self.database_heard():
+            # The poll is failing: the database counts as down, and nobody waits for it.
+            return self._stale(entry, now)
+        else:
+            try:
+                found = await self._look_up(digest)
+            except KeyCheckUnavailable:
+                return self._stale(entry, now)
+        if found is None:
+            raise InvalidKey
+        if not found.is_active:
+            raise RevokedKey
+        return found.caller()
+
+    def _stale(self, entry: _Known, now: float) -> Caller:
+        confirmed = max(entry.confirmed, self._polled_at or entry.confirmed)
+        if now - confirmed > self._limits.stale_ttl_s:
+            raise KeyCheckUnavailable
+        if not entry.active:
+            raise RevokedKey
+        return entry.caller
+
+    async def _look_up(self, digest: str) -> ApiKey | None:
+        """One query per hash in flight; all who ask for it wait for the same."""
+        task = self._looking.get(digest)
+        if task is None:
+            task = asyncio.ensure_future(self._query(digest))
+            self._looking[digest] = task
+            task.add_done_callback(lambda done: self._done(digest, done))
+        return await asyncio.shield(task)
+
+    def _done(self, digest: str, task: asyncio.Task[ApiKey | None]) -> None:
+        self._looking.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # told to those who wait; nobody waiting is no defect
+
+    async def _query(self, digest: str) -> ApiKey | None:
+        if digest not in self._known and not self._budget.left(self._now()):
+            await self._wait_for_budget()
+        try:
+            async with asyncio.timeout(self._limits.lookup_wait_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise KeyCheckUnavailable from None
+        try:
+            found = await asyncio.to_thread(self._directory.find_key, digest)
+        except LedgerFault as exc:
+            raise KeyCheckUnavailable from exc
+        finally:
+            self._slots.release()
+        self._remember(digest, found)
+        return found
+
+    async def _wait_for_budget(self) -> None:
+        """A slot within a second, else 503: inventing keys must not cost the database more than the budget."""
+        await asyncio.sleep(self._limits.lookup_wait_s)
+        if not self._budget.left(self._now()):
+            raise KeyCheckUnavailable
+
+    def _remember(self, digest: str, found: ApiKey | None) -> None:
+        now = self._now()
+        if found is None:
+            self._budget.spend()
+            self._known.pop(digest, None)
+            if len(self._unknown) >= self._limits.unknown_entries:
+                self._unknown.clear()
+            self._unknown[digest] = now + self._limits.unknown_ttl_s
+            return
+        self._unknown.pop(digest, None)
+        if len(self._known) >= self._limits.known_entries and digest not in self._known:
+            self._known.pop(next(iter(self._known)))
+        self._known[digest] = _Known(found.caller(), found.is_active, now)
+
+    # the revocation poll
+
+    async def poll_once(self) -> None:
+        """One round: what changed in the last minute, or after a gap every known key. Raises LedgerFault."""
+        began = self._now()
+        gap = self._polled_at is None or began - self._polled_at > self._limits.overlap_s - self._limits.fresh_s
+        if gap and self._known:
+            found = await asyncio.to_thread(self._directory.confirm_keys, list(self._known))
+            for lost in self._known.keys() - {row.key_hash for row in found}:
+                del self._known[lost]
+        else:
+            found = await asyncio.to_thread(self._directory.changed_keys)
+        for row in found:
+            if row.key_hash in self._known:
+                self._known[row.key_hash] = _Known(row.caller(), row.is_active, began)
+        self._polled_at = began
+
+    async def poll(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Polls until cancelled. An outage is said once, and its end."""
+        while True:
+            try:
+                await self.poll_once()
+            except LedgerFault as exc:
+                if not self._poll_failing:
+                    log.error("key_poll_failing", exc)
+                self._poll_failing = True
+            else:
+                if self._poll_failing:
+                    log.say("key_poll_recovered")
+                self._poll_failing = False
+            await sleep(self._limits.poll_s)

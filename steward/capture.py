@@ -1,0 +1,73 @@
+"""Keeps a copy of what crosses the relay: in memory up to a bound, then in a file that has no name.
+
+It never changes, delays or parses what it copies, and what it cannot keep it counts as truncated. The file is unlinked
+before its first octet is written, so that no process and no later call can open it (SECURITY F12).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import BinaryIO, cast
+
+from steward.exchange import Body
+
+MEMORY_BYTES = 256 * 1024
+"""A side larger than this is kept on disk."""
+
+
+class Capture:
+    """One side of one call."""
+
+    __slots__ = ("_file", "_kept", "_limit", "_pieces", "size_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._pieces: list[bytes] = []
+        self._file: BinaryIO | None = None
+        self._kept = 0
+        self.size_bytes = 0
+        """What crossed the wire, kept or not."""
+
+    def add(self, piece: bytes) -> None:
+        """One more piece, as it crosses. Never raises: a full disk truncates the copy."""
+        size = len(piece)
+        self.size_bytes += size
+        if self._kept + size > self._limit:
+            piece = piece[: max(0, self._limit - self._kept)]
+            self._limit = self._kept + len(piece)
+            size = len(piece)
+            if not size:
+                return
+        self._kept += size
+        if self._file is None and self._kept <= MEMORY_BYTES:
+            self._pieces.append(piece)
+            return
+        self._to_disk(piece)
+
+    def _to_disk(self, piece: bytes) -> None:
+        try:
+            if self._file is None:
+                self._file = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+                self._write(b"".join(self._pieces))
+                self._pieces = []
+            self._write(piece)
+        except OSError:
+            self._kept = self._limit = self._file.tell() if self._file is not None else 0
+
+    def _write(self, data: bytes) -> None:
+        """All of it: a raw file may take less than it is given."""
+        assert self._file is not None
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def body(self) -> Body:
+        """What was kept so far. Call it once, at the end."""
+        data = b"" if self._file is not None else b"".join(self._pieces)
+        return Body(data, self._file, self.size_bytes, truncated=self._kept < self.size_bytes)
+
+    def discard(self) -> None:
+        """Gives the file back when nobody takes the body over."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

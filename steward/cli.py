@@ -1,0 +1,271 @@
+"""`steward ...`: the commands, their help and their exit codes. 0: done. 1: it did not work. 2: a setting is wrong.
+
+It answers on stdout, complains on stderr in one line, shows a key's plaintext once, and never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from steward import log
+from steward.errors import SettingError, StewardError
+from steward.exchange import LOCAL_ORG
+from steward.ports import ApiKey
+from steward.settings import Settings, describe, load
+from steward.version import VERSION
+
+KEY_PREFIX = "mdm_sk_"
+_MAX_NAME = 200
+_MAX_WORKERS = 64
+
+_EXAMPLES = """\
+examples:
+  steward migrate                          make or update the tables
+  steward keys create --name checkout      make a key; its plaintext is shown once
+  steward serve --workers 2                relay calls on PORT (7680)
+  steward demo                             the whole story on this machine, nothing to configure
+  steward config                           every setting, and where it came from
+
+Settings come from the environment and from .env; README.md lists them all.
+"""
+_KEYS_EXAMPLES = """\
+examples:
+  steward keys create --name checkout
+  KEY=$(steward keys create --name ci --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["key"])')
+  steward keys list
+  steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        log.configure()
+        if arguments.run is _version:
+            return _version(arguments)
+        settings = load(os.environ)
+        log.configure(settings.log_level)
+        run: Callable[[argparse.Namespace, Settings], int] = arguments.run
+        return run(arguments, settings)
+    except SettingError as error:
+        print(f"steward: {error.message}", file=sys.stderr)
+        return 2
+    except StewardError as error:
+        print(f"steward: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our answer (`| head`) has seen enough; nothing more is flushed into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="steward",
+        description="The LLM gateway inside your network: relays calls unchanged, keeps the bodies, meters the cost.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    serve = _command(
+        commands, "serve", "Relay calls until told to stop.", _serve, "example:\n  steward serve --workers 2\n"
+    )
+    serve.add_argument("--workers", type=_workers, metavar="N", help="relaying processes (default: WORKERS, 1)")
+    migrate = _command(commands, "migrate", "Make or update the tables. Safe to repeat, and from two hosts.", _migrate)
+    migrate.add_argument("--json", action="store_true", help="print an object")
+    _keys_parser(commands)
+    config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
+    config.add_argument("--json", action="store_true", help="print a list of objects")
+    demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
+    demo.add_argument("--once", action="store_true", help="tell the story and exit")
+    shown = _command(commands, "version", "The version.", _version)
+    shown.add_argument("--json", action="store_true", help="print an object")
+    return parser
+
+
+def _keys_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    keys = commands.add_parser(
+        "keys",
+        help="Create, list and revoke the keys that applications call with.",
+        epilog=_KEYS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
+    create = _command(actions, "create", "Make a key. Its plaintext is shown this once.", _keys_create)
+    create.add_argument("--name", required=True, type=_name, help="what the key is for, at most 200 characters")
+    create.add_argument("--description", type=_name, help="more about it")
+    listed = _command(actions, "list", "All keys, newest first.", _keys_list)
+    revoke = _command(actions, "revoke", "Revoke a key, for ever. Every process knows within 10 s.", _keys_revoke)
+    revoke.add_argument("id", type=_uuid, help="the key's id, as `steward keys list` shows it")
+    for parser in (create, listed, revoke):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    run: Callable[..., int],
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to {_MAX_WORKERS}")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text.strip() or len(text) > _MAX_NAME or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"1 to {_MAX_NAME} printable characters")
+    return text.strip()
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not an id; `steward keys list` shows them") from None
+
+
+def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
+    from handlers.container import serve
+
+    if arguments.workers is not None:
+        settings = dataclasses.replace(settings, workers=arguments.workers)
+    return serve(settings)
+
+
+def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
+    from migrations import migrate
+    from steward.wiring import open_database
+
+    engine, keyring = open_database(settings)
+    try:
+        result = migrate(engine, keyring)
+    finally:
+        engine.dispose()
+    if arguments.json:
+        _print_json({"before": result.before, "after": result.after})
+    elif result.before == result.after:
+        print(f"The schema is up to date ({result.after}).")
+    else:
+        print(f"The schema went from {result.before or 'nothing'} to {result.after}.")
+    return 0
+
+
+def _keys_create(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.wiring import open_directory
+
+    plaintext = KEY_PREFIX + secrets.token_urlsafe(32)
+    directory, close = open_directory(settings)
+    try:
+        digest = hashlib.sha256(plaintext.encode()).hexdigest()
+        key = directory.create_key(LOCAL_ORG, arguments.name, digest, arguments.description)
+    finally:
+        close()
+    if arguments.json:
+        _print_json({"key": plaintext, **_shown(key)})
+        return 0
+    print(f"key   {plaintext}\nid    {key.id}\nname  {key.name}\n")
+    print("Keep the key now: it is not shown again. Send it as the header X-Majordomo-Key.")
+    return 0
+
+
+def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        keys = directory.list_keys(LOCAL_ORG)
+    finally:
+        close()
+    if arguments.json:
+        _print_json([_shown(key) for key in keys])
+        return 0
+    if not keys:
+        print("There are no keys yet. Make one: steward keys create --name NAME")
+        return 0
+    print(f"{'id':36}  {'state':7}  {'created':16}  name")
+    for key in keys:
+        state = "active" if key.is_active else "revoked"
+        print(f"{key.id!s:36}  {state:7}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
+    return 0
+
+
+def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        key = directory.revoke_key(LOCAL_ORG, arguments.id)
+    finally:
+        close()
+    if key is None:
+        print("steward: there is no such key; `steward keys list` shows them", file=sys.stderr)
+        return 1
+    if arguments.json:
+        _print_json(_shown(key))
+    else:
+        print(f"Revoked {key.name} ({key.id}). Every process refuses it within 10 seconds.")
+    return 0
+
+
+def _shown(key: ApiKey) -> dict[str, object]:
+    return {
+        "id": str(key.id),
+        "name": key.name,
+        "description": key.description,
+        "is_active": key.is_active,
+        "created_at": key.created_at.isoformat(),
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }
+
+
+def _config(arguments: argparse.Namespace, settings: Settings) -> int:
+    lines = describe(settings)
+    if arguments.json:
+        _print_json([line._asdict() for line in lines])
+        return 0
+    width = max(len(line.name) for line in lines)
+    for line in lines:
+        print(f"{line.name:{width}}  {line.value or '(not set)'}  [{line.source}]")
+    for warning in settings.warnings:
+        print(f"steward: {warning}", file=sys.stderr)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import demo
+
+    code: int = demo.run(port=settings.port, once=arguments.once, environ=os.environ)
+    return code
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        _print_json({"version": VERSION})
+    else:
+        print(f"majordomo-steward {version('majordomo-steward')}")
+    return 0
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))

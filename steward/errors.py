@@ -1,0 +1,388 @@
+"""The error tree. Each error knows its HTTP status, its code, its log level and one fixed sentence.
+
+    StewardError
+    |- CallerFault            the caller's request cannot be served as it stands
+    |  |- BadRequest 400      malformed head, two of a kind, dot segments, a header that splits
+    |  |- UnknownRoute 400    no provider can be told from path and headers
+    |  |- LeakedKey 400       a key of ours stands where the provider's credential belongs
+    |  |- MissingKey InvalidKey RevokedKey 401
+    |  |- RequestTimeout 408  HeadTooLarge 431  TooManyCalls 429  TooLarge 413  TooManyConnections 503
+    |  `- Unsupported 501     upgrade, a transfer coding other than chunked
+    |- UpstreamFault          the provider, or the way to it
+    |  |- UpstreamUnreachable UpstreamBadAnswer UpstreamBroke 502
+    |  |- UpstreamTimeout 504
+    |  `- UpstreamBusy 503    every connection is taken
+    |- OwnFault               ours
+    |  |- KeyCheckUnavailable 503   the database cannot say whether a key is good
+    |  |- NotAccepted 503           not even the intent of a call can be kept
+    |  |- ShuttingDown 503            the process ends and the grace is over
+    |  `- InternalError 500
+    |- CallerGone             the caller left; nobody is there to be answered
+    |- StoreFault             StoreUnavailable (try again)  StoreRefused (do not)
+    |- LedgerFault            LedgerUnavailable (try again)  SchemaTooOld (run: steward migrate)
+    |- PriceFault             PriceFeedFailed (try again)  PriceListRefused (not acceptable; the last good one stays)
+    |- SealBroken             a ciphertext that does not open under this key and these facts
+    `- SettingError           a setting is wrong; one line, exit 2
+
+`Cut` stands outside: the signal that a response which has begun must break.
+
+Foreign errors are mapped into it where they are met, and described by `facts()` alone: never `str(exc)`, whose words
+may be a prompt, a key or a row (SECURITY F4).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import ClassVar
+
+MAX_FRAMES = 12
+
+
+class StewardError(Exception):
+    """The root. `message` is one of our own fixed sentences and may be shown to anyone."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    level: ClassVar[int] = logging.ERROR
+    message: str = "The Steward failed. The provider may not have seen this call."
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, message: str | None = None) -> None:
+        if message is not None:
+            self.message = message
+        super().__init__(self.message)
+
+
+class CallerFault(StewardError):
+    """The request cannot be served as it stands."""
+
+    status = 400
+    code = "bad_request"
+    level = logging.INFO
+    message = "The request is malformed."
+
+
+class BadRequest(CallerFault):
+    """A head that is malformed, ambiguous or split."""
+
+
+class UnknownRoute(CallerFault):
+    """No provider can be told from path and headers."""
+
+    code = "unknown_route"
+    message = (
+        "No provider is known for this path. Set the header X-Majordomo-Provider to openai, anthropic or gemini, "
+        "or use the provider's own path."
+    )
+
+
+class UnknownProvider(UnknownRoute):
+    """`X-Majordomo-Provider` names none that is configured."""
+
+    code = "unknown_provider"
+    message = "X-Majordomo-Provider names a provider that this Steward does not know. Known: openai, anthropic, gemini."
+
+
+class LeakedKey(CallerFault):
+    """A key of ours stands where the provider's credential belongs."""
+
+    code = "majordomo_key_as_credential"
+    message = "A Majordomo key stands where the provider's credential belongs. Send it as X-Majordomo-Key."
+
+
+class MissingKey(CallerFault):
+    """No `X-Majordomo-Key`."""
+
+    status = 401
+    code = "missing_key"
+    message = "The header X-Majordomo-Key is missing. Create a key with: steward keys create"
+
+
+class InvalidKey(CallerFault):
+    """The key is not one of ours, or unknown."""
+
+    status = 401
+    code = "invalid_key"
+    message = "X-Majordomo-Key is not a known key."
+
+
+class RevokedKey(CallerFault):
+    """The key was revoked."""
+
+    status = 401
+    code = "revoked_key"
+    message = "X-Majordomo-Key was revoked."
+
+
+class RequestTimeout(CallerFault):
+    """The head or the body did not come in time."""
+
+    status = 408
+    code = "request_timeout"
+    message = "The request did not arrive in time."
+
+
+class TooLarge(CallerFault):
+    """The body is larger than this host can take."""
+
+    status = 413
+    code = "request_too_large"
+    message = "The request is larger than this host can take."
+
+
+class TooManyCalls(CallerFault):
+    """One key has too many calls running."""
+
+    status = 429
+    code = "too_many_calls"
+    message = "This key has too many calls running."
+    retry_after_s = 1
+
+
+class HeadTooLarge(CallerFault):
+    """The head exceeds 64 KiB or 128 fields."""
+
+    status = 431
+    code = "head_too_large"
+    message = "The request's headers exceed 64 KiB or 128 fields."
+
+
+class TooManyConnections(CallerFault):
+    """`MAX_CONNECTIONS` is reached."""
+
+    status = 503
+    code = "too_many_connections"
+    level = logging.WARNING
+    message = "This Steward has too many connections open."
+    retry_after_s = 1
+
+
+class Unsupported(CallerFault):
+    """Upgrade, or a transfer coding other than chunked."""
+
+    status = 501
+    code = "not_supported"
+    message = "Upgrades and transfer codings other than chunked are not supported."
+
+
+class UpstreamFault(StewardError):
+    """The provider, or the way to it."""
+
+    status = 502
+    code = "upstream_failed"
+    level = logging.WARNING
+    message = "The provider failed to answer."
+
+
+class UpstreamUnreachable(UpstreamFault):
+    """No connection to the provider came about."""
+
+    code = "upstream_unreachable"
+    message = "The provider could not be reached."
+
+
+class UpstreamBadAnswer(UpstreamFault):
+    """The provider's answer is not HTTP, or its head cannot be passed on safely."""
+
+    code = "upstream_bad_answer"
+    message = "The provider's answer could not be understood."
+
+
+class UpstreamBroke(UpstreamFault):
+    """The provider's connection ended before its answer did."""
+
+    code = "upstream_broke"
+    message = "The provider's connection ended before its answer did."
+
+
+class UpstreamTimeout(UpstreamFault):
+    """Connect, head or silence limit reached."""
+
+    status = 504
+    code = "upstream_timeout"
+    message = "The provider did not answer in time."
+
+
+class UpstreamBusy(UpstreamFault):
+    """Every connection to the provider is taken, and none came free in time."""
+
+    status = 503
+    code = "upstream_busy"
+    message = "All connections to the provider are in use."
+    retry_after_s = 1
+
+
+class OwnFault(StewardError):
+    """Ours."""
+
+
+class KeyCheckUnavailable(OwnFault):
+    """The database cannot say whether the key is good. Never a 401."""
+
+    status = 503
+    code = "key_check_unavailable"
+    level = logging.WARNING
+    message = "The key cannot be checked at the moment. Try again."
+    retry_after_s = 2
+
+
+class NotAccepted(OwnFault):
+    """Not even the intent of the call can be kept; nothing was sent to the provider."""
+
+    status = 503
+    code = "not_accepted"
+    message = "The call cannot be recorded at the moment and was not sent. Try again."
+    retry_after_s = 2
+
+
+class ShuttingDown(OwnFault):
+    """The process ends and the call's grace is over."""
+
+    status = 503
+    code = "shutting_down"
+    level = logging.WARNING
+    message = "This Steward is shutting down."
+    retry_after_s = 1
+
+
+class InternalError(OwnFault):
+    """A defect of ours."""
+
+
+class CallerGone(StewardError):
+    """The caller left. Nobody is there to be answered."""
+
+    status = 499
+    code = "client_cancelled"
+    level = logging.INFO
+    message = "The caller left."
+
+
+class Cut(Exception):  # noqa: N818 - a signal to the listener, not a fault to be answered
+    """Raised by the relay to end a response that must not end cleanly: the connection is closed under it."""
+
+
+class StoreFault(StewardError):
+    """A body store did not take, give or delete an object."""
+
+    code = "store_failed"
+    level = logging.WARNING
+    message = "The body store failed."
+
+
+class StoreUnavailable(StoreFault):
+    """Try again later: timeouts, 5xx, throttling, no connection."""
+
+    code = "store_unavailable"
+    message = "The body store is not available."
+
+
+class StoreRefused(StoreFault):
+    """Trying again does not help: 403, no such bucket, wrong owner."""
+
+    code = "store_refused"
+    message = "The body store refused the object."
+
+
+class BodyNotFound(StoreFault):
+    """No object under that key."""
+
+    status = 404
+    code = "body_not_found"
+    level = logging.INFO
+    message = "There is no such body object."
+
+
+class LedgerFault(StewardError):
+    """The database did not do what was asked."""
+
+    code = "ledger_failed"
+    message = "The database failed."
+
+
+class LedgerUnavailable(LedgerFault):
+    """Try again later."""
+
+    status = 503
+    code = "ledger_unavailable"
+    level = logging.WARNING
+    message = "The database is not available."
+
+
+class SchemaTooOld(LedgerFault):
+    """The tables are older than this release."""
+
+    status = 503
+    code = "schema_too_old"
+    message = "The database schema is too old. Run: steward migrate"
+
+
+class PriceFault(StewardError):
+    """No newer prices. Never a call's concern: the last good list stays in force."""
+
+    code = "price_failed"
+    level = logging.WARNING
+    message = "Newer prices could not be had; the last good ones stay in force."
+
+
+class PriceFeedFailed(PriceFault):
+    """The list could not be fetched."""
+
+    code = "price_feed_failed"
+    message = "The price list could not be fetched; the last good one stays in force."
+
+
+class PriceListRefused(PriceFault):
+    """A fetched list that is not acceptable as a whole."""
+
+    code = "price_list_refused"
+    message = "The fetched price list is not acceptable; the last good one stays in force."
+
+
+class SealBroken(StewardError):
+    """A ciphertext does not open under this key and these facts."""
+
+    code = "seal_broken"
+    message = "A sealed value does not open: wrong ENCRYPTION_KEY, or the value was moved or changed."
+
+
+class SettingError(StewardError):
+    """A setting is wrong. `message` names it; the process exits with 2."""
+
+    code = "bad_setting"
+    message = "A setting is wrong."
+
+
+def facts(exc: BaseException) -> Mapping[str, object]:
+    """What may be said of an error: class, code, SQLSTATE and frames without locals. Never its text."""
+    code = exc.code if isinstance(exc, StewardError) else "foreign"
+    said: dict[str, object] = {"error": type(exc).__name__, "code": code}
+    if sqlstate := _sqlstate(exc) or (exc.__cause__ and _sqlstate(exc.__cause__)):
+        said["sqlstate"] = sqlstate
+    said["frames"] = _frames(exc.__traceback__)
+    if exc.__cause__ is not None:
+        said["cause"] = type(exc.__cause__).__name__
+    return said
+
+
+def _sqlstate(exc: BaseException) -> str | None:
+    """SQLSTATE of a pg8000 error, also inside SQLAlchemy's wrapper: five characters or nothing."""
+    origin = getattr(exc, "orig", None) or exc
+    first = origin.args[0] if origin.args else None
+    state = first.get("C") if isinstance(first, dict) else None
+    if isinstance(state, str) and len(state) == 5 and state.isalnum() and state.isascii():
+        return state
+    return None
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    """The innermost frames as `file:line function`, without a single value."""
+    frames: list[str] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        name = code.co_filename.rsplit("/", 2)
+        frames.append(f"{'/'.join(name[-2:])}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return frames[-MAX_FRAMES:]

@@ -1,0 +1,575 @@
+"""The HTTP/1.1 listener: uvicorn's httptools protocol with bounds on every head, body and silence (DESIGN 7).
+
+It knows nothing of keys, routes or providers. Stock uvicorn takes a head without end, turns trailers into headers and
+drops the connection on a 304 with a length; this refuses, in time and in JSON, what a caller must not send, and tells
+the relay when the caller has left. It departs from a thin subclass where the cost was: the request/response cycle is
+our own, because uvicorn's allocates an event and two timers a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from steward import log
+from steward.errors import (
+    BadRequest,
+    CallerFault,
+    Cut,
+    HeadTooLarge,
+    InternalError,
+    RequestTimeout,
+    StewardError,
+    TooManyConnections,
+    Unsupported,
+)
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+    from uvicorn.config import Config
+    from uvicorn.protocols.http.flow_control import FlowControl
+    from uvicorn.server import ServerState
+
+HIGH_WATER_BYTES = 64 * 1024
+_NEVER = float("inf")
+_NO_BODY = frozenset({204, 304})
+_JOIN_BYTES = 64 * 1024
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+_STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    """Bounds of one listener. Times in seconds."""
+
+    head_bytes: int = 64 * 1024
+    head_fields: int = 128
+    head_timeout_s: float = 10.0
+    body_window_s: float = 30.0
+    body_min_bytes_per_s: int = 1024
+    keep_alive_s: float = 75.0
+    linger_s: float = 1.0
+    stall_s: float = 300.0
+    """How long a caller may leave what was sent to him unread."""
+    max_connections: int = 10_000
+
+    @property
+    def sweep_s(self) -> float:
+        """How often deadlines are looked at."""
+        return min(1.0, self.head_timeout_s / 4, self.body_window_s / 4, self.keep_alive_s / 4, self.linger_s)
+
+
+class Sweeper:
+    """One timer for all connections of a loop: a timer each would cost every call."""
+
+    def __init__(self, limits: ListenerLimits) -> None:
+        self._limits = limits
+        self._connections: set[Listener] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, connection: Listener) -> None:
+        """From now on its deadlines count."""
+        self._connections.add(connection)
+        if self._timer is None:
+            self._timer = connection.loop.call_later(self._limits.sweep_s, self._sweep, connection.loop)
+
+    def forget(self, connection: Listener) -> None:
+        """The connection is gone."""
+        self._connections.discard(connection)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in list(self._connections):
+            connection.check(now)
+        self._timer = loop.call_later(self._limits.sweep_s, self._sweep, loop) if self._connections else None
+
+
+def listener(limits: ListenerLimits) -> type[Listener]:
+    """The protocol class to give to uvicorn as `http=`; one for each listening process."""
+    return type("BoundListener", (Listener,), {"limits": limits, "sweeper": Sweeper(limits)})
+
+
+class Listener(HttpToolsProtocol):
+    """One caller's connection."""
+
+    limits: ListenerLimits
+    sweeper: Sweeper
+    flow: FlowControl
+    transport: asyncio.Transport
+    cycle: Cycle  # type: ignore[assignment]
+    pipeline: deque[tuple[Cycle, ASGI3Application]]  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.deadline = _NEVER
+        self._in_head = False
+        self._head_bytes = 0
+        self._chunk_bytes = 0
+        self._window_bytes = 0
+        self._window_end = _NEVER
+        self._stall_end = _NEVER
+        self._field_bytes = 0
+        self._refusal: CallerFault | None = None
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A caller connected: his first head must come in time."""
+        super().connection_made(transport)
+        self.deadline = self.loop.time() + self.limits.head_timeout_s
+        self.sweeper.watch(self)
+        if len(self.connections) > self.limits.max_connections:
+            self._refuse(TooManyConnections())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller left: every call of his on this connection learns of it."""
+        self.sweeper.forget(self)
+        self.connections.discard(self)
+        if self.flow is not None:
+            self.flow.resume_writing()
+        for cycle, _ in self.pipeline:
+            cycle.lost()
+        if self.cycle is not None:
+            self.cycle.lost()
+        self.parser = None  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the caller."""
+        if self._refusal is not None:
+            return
+        self._chunk_bytes = len(data)
+        self._window_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(self._refusal or Unsupported())
+            return
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or BadRequest())
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.head_bytes:
+                self._refuse(HeadTooLarge())
+
+    def eof_received(self) -> None:
+        """The caller closed his side; the transport closes ours."""
+
+    # what the parser calls
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._field_bytes = 0
+        # What stands before it in the same piece is not its own.
+        self._head_bytes = 0 if self.cycle is None else -self._chunk_bytes
+        self._in_head = True
+        self.deadline = self.loop.time() + self.limits.head_timeout_s
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; what comes after the head is a trailer, and dropped."""
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._give_up(Unsupported())
+        self._field_bytes += len(name) + len(value) + 4
+        self.headers.append((name, value))
+        if len(self.headers) > self.limits.head_fields or self._field_bytes > self.limits.head_bytes:
+            self._give_up(HeadTooLarge())
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: the application starts, before any octet of the body is looked at."""
+        self._in_head = False
+        self.deadline = _NEVER
+        parser = self.parser
+        if parser.should_upgrade():
+            self._give_up(Unsupported())
+        if len(self.url) + self._field_bytes > self.limits.head_bytes:
+            self._give_up(HeadTooLarge())
+        version = parser.get_http_version()
+        busy = self.cycle is not None and not self.cycle.response_complete
+        cycle = Cycle(self, self._scope(version), version != "1.0" and parser.should_keep_alive())
+        self.cycle = cycle
+        self._window_end = self.loop.time() + self.limits.body_window_s
+        self._window_bytes = 0
+        if busy:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start(cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body.append(body)
+        cycle.body_bytes += len(body)
+        if cycle.body_bytes > HIGH_WATER_BYTES:
+            self.flow.pause_reading()
+        cycle.wake()
+
+    def on_message_complete(self) -> None:
+        """The body ended."""
+        self._window_end = _NEVER
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.wake()
+
+    # our own
+
+    def _scope(self, version: str) -> dict[str, Any]:
+        url = self.url
+        if not url.startswith(b"/"):
+            # Absolute form: its host is ignored (RFC 9112, 3.2.2 lets a proxy say so; ours has one provider a route).
+            _, found, rest = url.partition(b"://")
+            slash = rest.find(b"/") if found else -1
+            url = rest[slash:] if slash >= 0 else (b"/" if found else url)
+        raw_path, _, query = url.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": raw_path.decode("latin-1"),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": {},
+        }
+
+    def _start(self, cycle: Cycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _give_up(self, error: CallerFault) -> None:
+        """From inside the parser: remembers why, and stops it."""
+        self._refusal = error
+        raise error
+
+    def _refuse(self, error: StewardError) -> None:
+        """Answers what cannot be served, in JSON, and closes."""
+        self._refusal = error if isinstance(error, CallerFault) else BadRequest()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # A call is under way: its caller broke the rules in the middle of it.
+            self.cycle.lost()
+            self.transport.abort()
+            return
+        self.transport.write(refusal(error))
+        self.linger()
+
+    def linger(self) -> None:
+        """Sends what is written, reads nothing more, and closes for good a moment later.
+
+        Closing at once would reset the connection, and the caller could lose the answer that says why.
+        """
+        self._refusal = self._refusal or BadRequest()
+        transport = self.transport
+        if transport.is_closing():
+            return
+        self.flow.pause_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        self.deadline = self.loop.time() + self.limits.linger_s
+        self._window_end = _NEVER
+
+    def on_response_complete(self) -> None:
+        """A response went out whole: the next one of the pipeline, or rest."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or self._refusal is not None:
+            return
+        if self.pipeline:
+            cycle, _ = self.pipeline.pop()
+            self._start(cycle)
+        elif not self._in_head:
+            self.deadline = self.loop.time() + self.limits.keep_alive_s
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def refuse_running(self, cycle: Cycle, error: StewardError) -> None:
+        """Answers a call whose application failed before it began to answer."""
+        cycle.response_complete = True
+        self.transport.write(refusal(error))
+        self.linger()
+
+    def pause_writing(self) -> None:
+        """The caller reads more slowly than the provider sends."""
+        super().pause_writing()
+        self._stall_end = self.loop.time() + self.limits.stall_s
+
+    def resume_writing(self) -> None:
+        """The caller reads again."""
+        super().resume_writing()
+        self._stall_end = _NEVER
+
+    def check(self, now: float) -> None:
+        """What is overdue ends: a slow head (408), a slow body, a caller who does not read, a rest too long."""
+        if now > self._stall_end:
+            self.transport.abort()
+            return
+        if now > self.deadline:
+            if self._in_head and self._refusal is None and self.cycle_done():
+                self._refuse(RequestTimeout())
+            elif self.cycle_done() or self._refusal is not None:
+                self.transport.abort()
+            return
+        if now > self._window_end:
+            self._check_body(now)
+
+    def _check_body(self, now: float) -> None:
+        limits = self.limits
+        waiting = self.cycle is not None and self.cycle.waits_for_body
+        if waiting and self._window_bytes < limits.body_min_bytes_per_s * limits.body_window_s:
+            cycle = self.cycle
+            if cycle.response_started:
+                self.transport.abort()
+            else:
+                self.transport.write(refusal(RequestTimeout()))
+                cycle.lost()
+                self.linger()
+            return
+        self._window_bytes = 0
+        self._window_end = now + limits.body_window_s
+
+    def cycle_done(self) -> bool:
+        """No call is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Unused: the sweeper ends connections at rest."""
+
+
+class Cycle:
+    """One request and its response, as ASGI sees them."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_end_told",
+        "_has_body",
+        "_held",
+        "_left",
+        "_waiter",
+        "body",
+        "body_bytes",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "on_lost",
+        "response_complete",
+        "response_started",
+        "scope",
+        "waiting_for_100_continue",
+        "waits_for_body",
+    )
+
+    def __init__(self, connection: Listener, scope: dict[str, Any], keep_alive: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        scope["extensions"] = {"steward": self}
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.waits_for_body = False
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+        self.more_body = True
+        self._end_told = False
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self.on_lost: Callable[[], None] | None = None
+        """Called once when the caller leaves before his response is whole."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._held: bytes = b""
+        self._chunked = False
+        self._has_body = True
+        self._left: int | None = None
+
+    def wake(self) -> None:
+        """`receive` looks again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def lost(self) -> None:
+        """The caller left."""
+        if self.response_complete or self.disconnected:
+            return
+        self.disconnected = True
+        self.wake()
+        if self.on_lost is not None:
+            self.on_lost()
+
+    async def run_asgi(self, app: Any) -> None:
+        """Runs the application for this request; what it raises closes the connection."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Cut:
+            self._connection.transport.abort() if self._left is None and not self._chunked else self._close()
+        except Exception as exc:  # the last line of defence: nothing above may end the process
+            log.error("listener_failed", exc)
+            if self.response_started:
+                self._connection.transport.abort()
+            else:
+                self._connection.refuse_running(self, InternalError())
+        else:
+            if not self.response_complete and not self.disconnected:
+                self._connection.transport.abort()
+
+    def _close(self) -> None:
+        self.response_complete = True
+        self._connection.transport.close()
+
+    async def receive(self) -> dict[str, Any]:
+        """The next piece of the body, or that the caller left."""
+        if self.waiting_for_100_continue and not self._connection.transport.is_closing():
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        while not self.disconnected and not self.response_complete and self._nothing_yet():
+            self._connection.flow.resume_reading()
+            self._waiter = self._connection.loop.create_future()
+            self.waits_for_body = self.more_body
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                self.waits_for_body = False
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        pieces, self.body, self.body_bytes = self.body, [], 0
+        if self.more_body:
+            self._connection.flow.resume_reading()
+        else:
+            self._end_told = True
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def _nothing_yet(self) -> bool:
+        """Nothing to say: the body's next piece has not come, or its end was told and only a disconnect is news."""
+        return self._end_told or (self.more_body and not self.body)
+
+    async def send(self, message: Any) -> None:
+        """A response's head, or a piece of its body. Silent once the caller left: `on_lost` has told."""
+        flow = self._connection.flow
+        if flow.write_paused and not self.disconnected:
+            await flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._head(message)
+        else:
+            self._piece(message.get("body", b""), message.get("more_body", False))
+
+    def _head(self, message: Any) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        status = message["status"]
+        bare = self.scope["method"] == "HEAD" or status in _NO_BODY
+        self._has_body = not bare
+        parts = [_STATUS_LINES[status]]
+        framed = False
+        for name, value in message["headers"]:
+            if name == b"content-length":
+                framed = True
+                self._left = 0 if bare else int(value)
+            elif name == b"connection" and value.lower() == b"close":
+                self.keep_alive = False
+                continue
+            parts += (name, b": ", value, b"\r\n")
+        if bare:
+            self._left = 0
+        elif not framed:
+            if self.scope["http_version"] == "1.0":
+                self.keep_alive = False
+            else:
+                self._chunked = True
+                parts.append(b"transfer-encoding: chunked\r\n")
+        if self.more_body:
+            # The answer came before the request's end: what the caller still sends is not read.
+            self.keep_alive = False
+        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        head = b"".join(parts)
+        if message.get("steward.hold"):
+            self._held = head
+        else:
+            self._connection.transport.write(head)
+
+    def _piece(self, body: bytes, more: bool) -> None:
+        if not self._has_body:
+            body = b""
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (not more and self._left):
+                raise InternalError
+        transport = self._connection.transport
+        if self._held:
+            held, self._held = self._held, b""
+            if len(body) > _JOIN_BYTES:
+                transport.write(held)
+            else:
+                body = held + body
+        if body:
+            transport.write(body)
+        if not more:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        self.wake()
+        if self.keep_alive:
+            self._connection.on_response_complete()
+        elif self.more_body:
+            self._connection.linger()
+        else:
+            self._connection.transport.close()
+
+
+def refusal(error: StewardError) -> bytes:
+    """A whole response for a request of which no route is known."""
+    document = orjson.dumps({"error": {"message": error.message, "type": "invalid_request_error", "code": error.code}})
+    return b"".join(
+        (
+            _STATUS_LINES[error.status],
+            b"content-type: application/json\r\nx-majordomo-error: ",
+            error.code.encode("ascii"),
+            b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(document),
+            document,
+        )
+    )

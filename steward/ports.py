@@ -1,0 +1,240 @@
+"""The seams: what the core asks of the world, and what each implementation promises. Protocols and their nouns only.
+
+Each has one conformance suite in `tests/contracts/`, run over every implementation. Sync methods are called from
+threads that may wait; the async ones, and `AfterResponse`, from the relay's event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Protocol
+from uuid import UUID
+
+from steward.errors import BadRequest
+from steward.exchange import BodyRef, Caller, Exchange, Headers, Outbound, Record
+from steward.words import Secret
+
+MAX_KEY_NAME = 200
+"""Characters in a key's name."""
+
+Source = bytes | BinaryIO
+"""A body object ready to be stored: its octets, or a file that is read from its start."""
+
+
+class Answer(Protocol):
+    """A provider's answer: head known, body arriving."""
+
+    @property
+    def status(self) -> int:
+        """The final status: 200 to 599."""
+
+    @property
+    def headers(self) -> Headers:
+        """End-to-end fields, lower-case names, past the gate."""
+
+    @property
+    def length(self) -> int | None:
+        """Octets announced by `content-length`; None when the end is told otherwise."""
+
+    @property
+    def complete(self) -> bool:
+        """Everything has arrived and was taken: what `take` gave last ends the answer."""
+
+    def take(self) -> bytes | None:
+        """What has arrived, `b""` when nothing has, None when the answer is complete and taken. Never waits.
+
+        Raises UpstreamBroke, UpstreamTimeout or UpstreamBadAnswer once what arrived before was taken.
+        """
+
+    async def wait(self) -> None:
+        """Returns when `take` has something to say."""
+
+    def abort(self) -> None:
+        """The connection is closed, now. Safe at any time, and again."""
+
+
+class RequestBody(Protocol):
+    """The caller's body, as the upstream asks for it."""
+
+    def whole(self) -> bytes | None:
+        """The whole body when all of it is here already, else None."""
+
+    async def next(self) -> bytes | None:
+        """The next piece, never empty; None after the last. Raises CallerGone when it was cut short."""
+
+
+class Upstream(Protocol):
+    """One request out; status, headers and raw octets back."""
+
+    async def send(self, outbound: Outbound, body: RequestBody, on_sent: Callable[[], None]) -> Answer:
+        """Returns when the head of the final answer is known. `on_sent` is called when the first byte goes out.
+
+        Raises UpstreamUnreachable, UpstreamBadAnswer, UpstreamBroke, UpstreamTimeout, UpstreamBusy; CallerGone from
+        the body. Cancelling closes the connection. A request that was written is never sent twice, but for an
+        idempotent one of which no answer's byte came.
+        """
+
+    async def close(self) -> None:
+        """Closes every connection."""
+
+
+class AfterResponse(Protocol):
+    """What happens to a call once it is relayed. Never delays or fails the caller.
+
+    What `submit` accepts is settled at least once.
+    """
+
+    def intend(self, exchange: Exchange) -> None:
+        """Before the first byte goes upstream: a call whose outcome, so far, is `interrupted`.
+
+        Raises NotAccepted when even this cannot be kept: then nothing is sent to the provider.
+        """
+
+    def submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Before the piece that ends the response is sent. Awaited, if there is something to await, before it is.
+
+        Takes over the exchange's body files.
+        """
+
+    async def close(self) -> None:
+        """Settles or keeps all it accepted, within the host's grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One body object to store. `key` stands below the store's prefix."""
+
+    key: str
+    source: Source
+    sha256: str
+    """Hex, of the octets in `source`."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What the store said: a reference when it has the object, else why not."""
+
+    ref: BodyRef | None
+    refused: bool = False
+    """True when trying again does not help (403, no such bucket)."""
+    code: str | None = None
+    """The vendor's error code when it is a plain word, else ours."""
+
+
+class BodyStore(Protocol):
+    """A decided destination for body objects: gzip JSON documents under keys."""
+
+    def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
+        """Stores each, in parallel within bounds; one result each, in order. Idempotent. Never raises for one object."""
+
+    def get(self, key: str) -> bytes:
+        """The object as it was put (still gzip). Raises BodyNotFound, StoreUnavailable, StoreRefused."""
+
+    def delete(self, key: str) -> None:
+        """Removes the object; nothing happens when there is none. Raises StoreUnavailable, StoreRefused."""
+
+    def close(self) -> None:
+        """Gives back connections and threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that the ledger will not take, alone at fault."""
+
+    id: UUID
+    sqlstate: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A row as the ledger has it, with the revision it carries."""
+
+    record: Record
+    revision: int
+
+
+class Ledger(Protocol):
+    """One row a call, once."""
+
+    def record(self, batch: Sequence[Record]) -> list[Refused]:
+        """Upserts by id in one statement; run twice or out of order it changes nothing (DESIGN 10).
+
+        A batch that is refused is halved until the refused rows stand alone; the others are in. Ids may repeat within
+        a batch: the one of higher rank wins. Raises LedgerUnavailable, SchemaTooOld: then nothing is known to be in.
+        """
+
+    def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
+        """One row of an organisation, or None."""
+
+    def newest(self, org_id: UUID, limit: int) -> list[LedgerRow]:
+        """The newest rows of an organisation, newest first."""
+
+    def ready(self) -> None:
+        """Returns when the tables are there and new enough. Raises LedgerUnavailable, SchemaTooOld."""
+
+
+def key_name(text: str) -> str:
+    """A key's name or description as it is kept: NUL and lone surrogates become U+FFFD, spaces around it go.
+
+    Raises BadRequest unless 1 to 200 characters are left.
+    """
+    cleaned = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd").strip()
+    if not 1 <= len(cleaned) <= MAX_KEY_NAME:
+        raise BadRequest(f"A key's name has 1 to {MAX_KEY_NAME} characters.")
+    return cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One `mdm_sk_` key, of which only the hash is known."""
+
+    id: UUID
+    org_id: UUID
+    key_hash: str
+    """SHA-256 of the key, hex."""
+    name: str
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+    description: str | None = None
+    user_id: UUID | None = None
+    registration_id: UUID | None = None
+    revoked_at: datetime | None = None
+
+    def caller(self) -> Caller:
+        """Whom a call with this key is from."""
+        return Caller(self.id, self.org_id, self.user_id, self.registration_id)
+
+
+class Directory(Protocol):
+    """Keys and the instance's own secrets. Each change in one transaction; what is a tenant's takes the organisation.
+
+    Every method raises LedgerUnavailable when the database cannot say, SchemaTooOld when the tables are missing.
+    """
+
+    def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:
+        """A new key. The plaintext never comes here."""
+
+    def list_keys(self, org_id: UUID) -> list[ApiKey]:
+        """All keys of an organisation, newest first."""
+
+    def revoke_key(self, org_id: UUID, key_id: UUID) -> ApiKey | None:
+        """Revokes inside, for ever: nothing revives it. None when the organisation has no such key. Safe to repeat."""
+
+    def find_key(self, key_hash: str) -> ApiKey | None:
+        """The key with this hash, revoked or not. The one look-up without an organisation: it is how one is learnt."""
+
+    def changed_keys(self) -> list[ApiKey]:
+        """Keys with `updated_at` in the last 60 s by the database's clock: one round of the revocation poll."""
+
+    def confirm_keys(self, key_hashes: Iterable[str]) -> list[ApiKey]:
+        """The current state of many keys in one query: after a gap in the poll."""
+
+    def instance_secret(self, name: str) -> Secret[bytes]:
+        """A random 32-octet secret of this installation, made at first migrate and kept sealed.
+
+        Raises SealBroken under a wrong ENCRYPTION_KEY.
+        """

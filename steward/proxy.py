@@ -1,0 +1,443 @@
+"""The way of a request, top to bottom: read `Proxy.relay` first; every stage it names is a file of its own.
+
+It parses no body, compresses nothing, writes no log line and asks no database but on a key's first use: whatever can
+wait happens after the last byte. It never ends cleanly what the provider broke, and never goes on when the caller left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from steward import log, rewrite
+from steward.authenticate import Authenticator
+from steward.capture import Capture
+from steward.detect import Detector
+from steward.egress import Admitted, admit_tags
+from steward.errors import (
+    CallerGone,
+    Cut,
+    InternalError,
+    ShuttingDown,
+    StewardError,
+    TooManyCalls,
+    UpstreamFault,
+    UpstreamTimeout,
+)
+from steward.exchange import Body, Caller, Exchange, Headers, Origin, Outcome, Route, Timings, uuid7
+from steward.ports import AfterResponse, Answer, Upstream
+from steward.providers import dialect_hint, facts
+from steward.wire.headers import CallerHead, kept, kept_query, read_caller_head
+from steward.words import Secret
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OUR_PATHS = frozenset({b"/health", b"/readyz", b"/metrics", b"/docs", b"/openapi.json", b"/admin"})
+OUR_PREFIXES = (b"/admin/", b"/api/v1/proxy-keys", b"/api/v1/claude-sessions", b"/api/v1/requests")
+"""Compared with the raw path, before any decoding (SECURITY F21). All else goes to a provider or is refused."""
+
+_NO_TAGS = Admitted()
+_EMPTY = Body()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time and chance come from."""
+
+    utc: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+    random: Callable[[int], bytes] = os.urandom
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the way is made of; put together by `wiring.py`."""
+
+    authenticator: Authenticator
+    detector: Detector
+    origins: dict[str, Origin]
+    upstream: Callable[[Origin], Upstream]
+    """The pool, or the way through an egress proxy."""
+    after_response: AfterResponse
+    credential_key: Callable[[], Secret[bytes]]
+    """Keys the hash of provider credentials. Raises KeyCheckUnavailable until the database was heard once."""
+    capture_max_bytes: int
+    key_max_inflight: int = 0
+    """Calls that one key may have running; 0: no bound."""
+    clock: Clock = Clock()
+
+
+class Proxy:
+    """The raw ASGI application in front: provider calls are relayed, our own paths go to FastAPI."""
+
+    def __init__(self, stages: Stages, own: Application) -> None:
+        self._stages = stages
+        self._own = own
+        self._inflight: dict[UUID, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._own(scope, receive, send)
+            return
+        path = scope["raw_path"]
+        if path in OUR_PATHS or path.startswith(OUR_PREFIXES):
+            await self._own(scope, receive, send)
+        else:
+            await self.relay(Call(scope, receive, send, self._stages))
+
+    async def relay(self, call: Call) -> None:
+        """The way. An error before the answer began becomes an answer; after it, the caller's stream breaks too."""
+        stages = self._stages
+        try:
+            head = read_caller_head(call.scope["headers"])
+            caller = stages.authenticator.at_once(head.key) or await stages.authenticator.ask(head.key or b"")
+            route = stages.detector.route(call.method, call.path, call.query, call.scope["headers"])
+            call.admit(caller, route, head)
+            self._count(call, caller)
+            outbound = rewrite.outbound(stages.origins[route.provider], call.method, route, call.query, head)
+            await call.body_begins(head)
+            stages.after_response.intend(call.exchange(Outcome.INTERRUPTED))
+            answer = await stages.upstream(outbound.origin).send(outbound, call, call.on_sent)
+            await call.pass_on(answer)
+        except StewardError as error:
+            await call.fail(error)
+        except asyncio.CancelledError:
+            if not call.caller_gone:
+                await call.fail(ShuttingDown())
+                raise
+            call.uncancel()
+            await call.fail(CallerGone())
+        except Exception as exc:  # a defect of ours: said once, answered once
+            if isinstance(exc, Cut):
+                raise
+            log.error("relay_failed", exc)
+            await call.fail(InternalError())
+        finally:
+            call.ends()
+            if call.counted is not None:
+                self._uncount(call.counted)
+
+    def _count(self, call: Call, caller: Caller) -> None:
+        """Bounds what one key has running (SECURITY F14). Raises TooManyCalls."""
+        bound = self._stages.key_max_inflight
+        if not bound:
+            return
+        running = self._inflight.get(caller.key_id, 0)
+        if running >= bound:
+            raise TooManyCalls
+        self._inflight[caller.key_id] = running + 1
+        call.counted = caller.key_id
+
+    def _uncount(self, key_id: UUID) -> None:
+        running = self._inflight[key_id] - 1
+        if running:
+            self._inflight[key_id] = running
+        else:
+            del self._inflight[key_id]
+
+
+class Call:
+    """One call on its way: its captures, its times, and what is known of it so far. Also the `RequestBody`."""
+
+    __slots__ = (
+        "_answer",
+        "_began_ns",
+        "_body_ended",
+        "_credential_hash",
+        "_cycle",
+        "_first_us",
+        "_head",
+        "_head_us",
+        "_last_us",
+        "_pending",
+        "_receive",
+        "_request",
+        "_requested_at",
+        "_response",
+        "_send",
+        "_sent_us",
+        "_stages",
+        "_started",
+        "_submitted",
+        "_tags",
+        "_task",
+        "_watcher",
+        "caller",
+        "caller_gone",
+        "counted",
+        "id",
+        "method",
+        "path",
+        "query",
+        "route",
+        "scope",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, stages: Stages) -> None:
+        clock = stages.clock
+        self._began_ns = clock.monotonic_ns()
+        self._requested_at = clock.utc()
+        self.id = uuid7(int(self._requested_at.timestamp() * 1000), clock.random(10))
+        self.scope = scope
+        self.path: bytes = scope["raw_path"]
+        self.query: bytes = scope["query_string"]
+        self.method: bytes = scope["method"].encode("ascii")
+        self._receive = receive
+        self._send = send
+        self._stages = stages
+        self.caller: Caller | None = None
+        self.route: Route | None = None
+        self.caller_gone = False
+        self.counted: UUID | None = None
+        """The key whose running calls this one is counted among."""
+        self._head: CallerHead | None = None
+        self._tags = _NO_TAGS
+        self._credential_hash: str | None = None
+        self._request = Capture(stages.capture_max_bytes)
+        self._response = Capture(stages.capture_max_bytes)
+        self._pending: bytes | None = None
+        self._body_ended = False
+        self._answer: Answer | None = None
+        self._started = False
+        self._submitted = False
+        self._sent_us: int | None = None
+        self._head_us: int | None = None
+        self._first_us: int | None = None
+        self._last_us: int | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
+        self._cycle = scope.get("extensions", _NO_EXTENSIONS).get("steward")
+        if self._cycle is not None:
+            self._cycle.on_lost = self.caller_left
+
+    # admission
+
+    def admit(self, caller: Caller, route: Route, head: CallerHead) -> None:
+        """Who calls and where to is known: from here on there is a row, whatever happens. Raises LeakedKey."""
+        credential_key = self._stages.credential_key().reveal()
+        self.route = route
+        self._head = head
+        if head.majordomo:
+            self._tags = admit_tags(head.majordomo)
+        if route.secretive:
+            self._request = Capture(0)
+            self._response = Capture(0)
+        self.caller = caller
+        found = rewrite.credential(head.end_to_end, self.query, facts(route.dialect))
+        self._credential_hash = rewrite.keyed_hash(credential_key, found)
+
+    # the caller's body
+
+    async def body_begins(self, head: CallerHead) -> None:
+        """Takes what has come of the body, so that a small one goes out in one piece with the head."""
+        if not head.has_body:
+            self._body_ended = True
+            self._watch()
+        elif not head.expects_continue:
+            self._pending = await self._more()
+
+    async def _more(self) -> bytes | None:
+        """The next piece from the caller, kept; None after the last."""
+        if self._body_ended:
+            return None
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise CallerGone
+        piece: bytes = message.get("body", b"")
+        if piece:
+            self._request.add(piece)
+        if not message.get("more_body", False):
+            self._body_ended = True
+            self._watch()
+        return piece
+
+    def whole(self) -> bytes | None:
+        """See ports.RequestBody."""
+        return self._pending if self._body_ended else None
+
+    async def next(self) -> bytes | None:
+        """See ports.RequestBody."""
+        piece, self._pending = self._pending, None
+        while not piece:
+            if self._body_ended:
+                return None
+            piece = await self._more()
+        return piece
+
+    # the caller leaving
+
+    def caller_left(self) -> None:
+        """Told by the listener, or by the watcher: the provider's side is closed at once."""
+        self.caller_gone = True
+        if self._answer is not None:
+            self._answer.abort()
+        elif self._task is not None:
+            self._task.cancel()
+
+    def uncancel(self) -> None:
+        """The cancellation was ours and has done its work."""
+        if self._task is not None:
+            self._task.uncancel()
+
+    def _watch(self) -> None:
+        """On hosts whose server cannot tell: a task waits for the caller to leave. (With our listener: nothing.)"""
+        if self._cycle is None and self._watcher is None:
+            self._watcher = asyncio.ensure_future(self._wait_for_disconnect())
+
+    async def _wait_for_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        if not self._submitted:
+            self.caller_left()
+
+    # the provider's answer
+
+    def on_sent(self) -> None:
+        """The first byte goes to the provider."""
+        self._sent_us = self._elapsed_us()
+
+    async def pass_on(self, answer: Answer) -> None:
+        """Relays the answer as it comes; hands the exchange over before the piece that ends it is sent."""
+        self._answer = answer
+        self._head_us = self._elapsed_us()
+        send = self._send
+        piece = answer.take()
+        self._started = True
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [*answer.headers, (b"x-majordomo-request-id", str(self.id).encode("ascii"))],
+                "steward.hold": piece is None or bool(piece),
+            }
+        )
+        while piece is not None:
+            if piece:
+                if self._first_us is None:
+                    self._first_us = self._elapsed_us()
+                self._response.add(piece)
+                if answer.complete:
+                    break
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            else:
+                await answer.wait()
+            piece = answer.take()
+        if self.caller_gone:
+            raise CallerGone
+        self._last_us = self._elapsed_us()
+        await self._submit(self.exchange(Outcome.COMPLETE))
+        await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
+
+    async def fail(self, error: StewardError) -> None:
+        """Ends the call that cannot go on: its exchange is handed over, and the caller told or cut."""
+        if self._submitted:
+            return
+        if self.caller_gone and not isinstance(error, CallerGone):
+            error = CallerGone()
+        if self._answer is not None:
+            self._answer.abort()
+        told = not self._started and not isinstance(error, CallerGone)
+        if self.caller is not None and self.route is not None:
+            self._last_us = self._elapsed_us() if told or self._first_us is not None else None
+            await self._submit(self.exchange(_outcome(error, told), error, told))
+        if told:
+            await self._refuse(error)
+        elif self._started:
+            raise Cut
+
+    async def _refuse(self, error: StewardError) -> None:
+        """Our own answer, in the dialect of the route or the likeliest one."""
+        self._started = True
+        dialect = self.route.dialect if self.route else dialect_hint(self.path, self.scope["headers"])
+        document = facts(dialect).error_document(error.status, error.code, error.message)
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(document)),
+            (b"x-majordomo-error", error.code.encode("ascii")),
+            (b"x-majordomo-request-id", str(self.id).encode("ascii")),
+        ]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % error.retry_after_s))
+        await self._send(
+            {"type": "http.response.start", "status": error.status, "headers": headers, "steward.hold": True}
+        )
+        await self._send({"type": "http.response.body", "body": document, "more_body": False})
+
+    # the exchange
+
+    async def _submit(self, exchange: Exchange) -> None:
+        self._submitted = True
+        accepted = self._stages.after_response.submit(exchange)
+        if accepted is not None:
+            await accepted
+
+    def exchange(self, outcome: Outcome, error: StewardError | None = None, told: bool = False) -> Exchange:
+        """What is known of the call now. Only for a call that was admitted."""
+        assert self.caller is not None and self.route is not None and self._head is not None
+        answer, tags = self._answer, self._tags
+        intent = outcome is Outcome.INTERRUPTED and error is None
+        status = error.status if told and error is not None else (answer.status if answer is not None else None)
+        return Exchange(
+            id=self.id,
+            caller=self.caller,
+            route=self.route,
+            requested_at=self._requested_at,
+            method=self.scope["method"],
+            outcome=outcome,
+            status=status,
+            timings=Timings(self._sent_us, self._head_us, self._first_us, self._last_us),
+            request=_EMPTY if intent else self._request.body(),
+            response=_EMPTY if intent else self._response.body(),
+            request_headers=kept(self._head.end_to_end),
+            response_headers=kept(answer.headers) if answer is not None else [],
+            query=kept_query(self.query),
+            tags=tags.tags,
+            tags_dropped=tags.dropped,
+            tags_refused=tags.refused,
+            provider_api_key_hash=self._credential_hash,
+            provider_api_key_alias=tags.provider_alias,
+            client=tags.client,
+            claude_session_id=tags.claude_session_id,
+            claude_session_name=tags.claude_session_name,
+            error=error.code if error is not None else None,
+        )
+
+    def ends(self) -> None:
+        """Gives back what nobody took over."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._cycle is not None:
+            self._cycle.on_lost = None
+        if not self._submitted:
+            self._request.discard()
+            self._response.discard()
+
+    def _elapsed_us(self) -> int:
+        return (self._stages.clock.monotonic_ns() - self._began_ns) // 1000
+
+
+def _outcome(error: StewardError, told: bool) -> Outcome:
+    """How a call that did not go its way ended, as the caller saw it. Our own refusal is a whole answer."""
+    if isinstance(error, CallerGone):
+        return Outcome.CLIENT_CANCELLED
+    if isinstance(error, ShuttingDown):
+        return Outcome.INTERRUPTED
+    if isinstance(error, UpstreamTimeout):
+        return Outcome.TIMED_OUT
+    if isinstance(error, UpstreamFault) or not told:
+        return Outcome.UPSTREAM_FAILED
+    return Outcome.COMPLETE
+
+
+_NO_EXTENSIONS: dict[str, Any] = {}

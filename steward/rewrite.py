@@ -1,0 +1,65 @@
+"""Makes what goes to the provider of what came from the caller: the address, and nothing else that was not asked for.
+
+It never lets a key of ours leave (SECURITY F10), never joins a URL from strings that a caller sent (its parts are
+concatenated behind an origin that settings decided) and changes no octet of target, field or body.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from urllib.parse import unquote_to_bytes
+
+from steward.errors import LeakedKey
+from steward.exchange import Headers, Origin, Outbound, Route
+from steward.providers import DialectFacts
+from steward.wire.headers import CallerHead
+
+_OURS = re.compile(rb"mdm_(?:sk|pk|st)_")
+_MAX_BEARER = 16_384
+
+
+def outbound(origin: Origin, method: bytes, route: Route, query: bytes, head: CallerHead) -> Outbound:
+    """The request as the provider will see it."""
+    target = origin.base_path + route.path
+    if query:
+        target = b"%b?%b" % (target, query)
+    length = None if head.chunked else head.length or 0
+    return Outbound(
+        origin,
+        method,
+        target,
+        head.end_to_end,
+        length,
+        head.expects_continue and head.has_body,
+        head.length is not None,
+    )
+
+
+def credential(headers: Headers, query: bytes, facts: DialectFacts) -> bytes | None:
+    """The provider credential of a call, for its keyed hash alone. Raises LeakedKey for one of ours anywhere."""
+    found: bytes | None = None
+    for name, value in headers:
+        if name in _CREDENTIAL_FIELDS:
+            if b"mdm_" in value and _OURS.search(value):
+                raise LeakedKey
+            if found is None and name in facts.credential_headers:
+                found = value[7:] if value[:7].lower() == b"bearer " else value
+    if query and _OURS.search(unquote_to_bytes(query)):
+        raise LeakedKey
+    if found is None and query:
+        for pair in query.split(b"&"):
+            name, _, value = pair.partition(b"=")
+            if name in facts.credential_query:
+                return value
+    return found
+
+
+_CREDENTIAL_FIELDS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"cookie", b"api-key"})
+
+
+def keyed_hash(key: bytes, found: bytes | None) -> str | None:
+    """HMAC-SHA-256 (hex) of a credential: tells two apart and gives neither away."""
+    if not found:
+        return None
+    return hmac.digest(key, found[:_MAX_BEARER], "sha256").hex()

@@ -1,0 +1,313 @@
+"""Everything that may be set: one row a name, with its parser, what holds without it, its unit and one sentence.
+
+Data alone: it reads no environment. `settings.py`, `steward config`, the README's table and the tests are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from steward import values
+
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+PRICE_LIST = "https://raw.githubusercontent.com/pydantic/genai-prices/refs/heads/main/prices/new_data/v2/data.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One name that may be set. `unset` is what holds without it, as it would be written; None when nothing does."""
+
+    name: str
+    parse: Callable[[str], object]
+    unset: str | None
+    unit: str
+    says: str
+    secret: bool = False
+    required: str | None = None
+    """The commands that do not run without it."""
+    optional: bool = False
+    """Without it nothing is missing, and nothing takes its place."""
+    empty_counts: bool = False
+    """An empty value is a value; for all others it means: not set."""
+    show: Callable[[Any], str] | None = None
+
+
+_port = values.whole(0, 65535)
+_timeout = values.duration(0.001, DAY_S)
+
+TABLE: tuple[Setting, ...] = (
+    Setting(
+        "ENCRYPTION_KEY",
+        values.encryption_key,
+        None,
+        "64 hex digits",
+        "Seals secrets at rest and keys the hashes of provider credentials. Losing it loses what it sealed.",
+        secret=True,
+        required="migrate, serve",
+    ),
+    Setting(
+        "POSTGRES_HOST",
+        values.postgres_host,
+        "localhost",
+        "host, address or /folder",
+        "The database's host, or its socket folder.",
+    ),
+    Setting("POSTGRES_PORT", values.whole(1, 65535), "5432", "port", "The database's port; also names the socket."),
+    Setting("POSTGRES_USER", values.text, "steward", "text", "The database role."),
+    Setting("POSTGRES_PASSWORD", values.secret, None, "text", "The role's password.", secret=True, optional=True),
+    Setting("POSTGRES_DB", values.text, "steward", "text", "The database."),
+    Setting(
+        "POSTGRES_SSLMODE",
+        values.choice("disable", "prefer", "require", "verify-ca", "verify-full"),
+        None,
+        "disable, prefer, require, verify-ca or verify-full",
+        "As libpq means it. Not set: disable for a socket folder or loopback, prefer (with a warning) for a private "
+        "address or a single-label name, verify-full for any other.",
+    ),
+    Setting(
+        "POSTGRES_SSLROOTCERT",
+        values.certificate_file,
+        None,
+        "PEM file",
+        "Whose word is taken for the database's certificate. Not set: the system's authorities.",
+    ),
+    Setting(
+        "POSTGRES_MAX_CONNS",
+        values.whole(1, 1000),
+        "10",
+        "connections",
+        "Most database connections one container holds.",
+    ),
+    Setting("HOST", values.host, "0.0.0.0", "host or address", "The address to listen on."),  # noqa: S104
+    Setting("PORT", _port, "7680", "port", "The port to listen on; 0 takes any that is free."),
+    Setting(
+        "OPS_PORT",
+        _port,
+        None,
+        "port",
+        "A second port for operators: `/docs`, `/openapi.json`, the details of `/readyz`.",
+        optional=True,
+    ),
+    Setting("WORKERS", values.whole(1, 64), "1", "processes", "Relaying processes; `steward serve --workers` wins."),
+    Setting(
+        "LOG_LEVEL",
+        values.choice("debug", "info", "warning", "error"),
+        "info",
+        "debug, info, warning or error",
+        "The least important line that is written. No level writes content.",
+    ),
+    Setting(
+        "PRICING_REMOTE_URL",
+        values.feed_url,
+        PRICE_LIST,
+        "URL",
+        "Where newer prices are fetched: the JSON of genai-prices or of llm-prices. Empty: nothing is fetched.",
+        empty_counts=True,
+    ),
+    Setting(
+        "PRICING_REFRESH_INTERVAL", values.duration(60, 30 * DAY_S), "6h", "duration", "How often prices are fetched."
+    ),
+    Setting(
+        "PRICING_ALIASES_FILE",
+        values.existing_file,
+        None,
+        "JSON file",
+        "Names of models as you call them -> names the price list knows.",
+        optional=True,
+    ),
+    Setting(
+        "OPENAI_BASE_URL",
+        values.origin,
+        "https://api.openai.com",
+        "URL",
+        "Where OpenAI calls go; may end in /v1 or not.",
+    ),
+    Setting(
+        "ANTHROPIC_BASE_URL",
+        values.origin,
+        "https://api.anthropic.com",
+        "URL",
+        "Where Anthropic calls go; may end in /v1 or not.",
+    ),
+    Setting(
+        "GEMINI_BASE_URL",
+        values.origin,
+        "https://generativelanguage.googleapis.com",
+        "URL",
+        "Where Gemini calls go; may end in /v1beta or not.",
+    ),
+    Setting("CONNECT_TIMEOUT", _timeout, "10s", "duration", "To connect to a provider, all its addresses tried."),
+    Setting(
+        "STREAM_HEADER_TIMEOUT",
+        _timeout,
+        "600s",
+        "duration",
+        "From the request's last byte to the head of the provider's answer.",
+    ),
+    Setting(
+        "UPSTREAM_TIMEOUT",
+        _timeout,
+        "600s",
+        "duration",
+        "Longest silence of a provider within its answer. There is no total limit.",
+    ),
+    Setting(
+        "UPSTREAM_MAX_CONNS",
+        values.whole(1, 65535),
+        "512",
+        "connections",
+        "Most connections to one provider, a process.",
+    ),
+    Setting(
+        "HTTPS_PROXY",
+        values.proxy,
+        None,
+        "http://host:port",
+        "An egress proxy for provider calls (also `https_proxy`).",
+        secret=True,
+        show=values.shown_proxy,
+        optional=True,
+    ),
+    Setting(
+        "NO_PROXY",
+        values.names,
+        "",
+        "comma-separated hosts",
+        "Hosts that the egress proxy is not asked for (also `no_proxy`).",
+        show=",".join,
+    ),
+    Setting(
+        "SSL_CERT_FILE",
+        values.certificate_file,
+        None,
+        "PEM file",
+        "Whose word is taken for providers' certificates. Not set: the system's authorities.",
+    ),
+    Setting(
+        "STEWARD_ADMIN_TOKEN",
+        values.admin_token,
+        None,
+        "32 or more characters",
+        "Opens operators' pages on the main port.",
+        secret=True,
+        optional=True,
+    ),
+    Setting(
+        "AFTER_RESPONSE",
+        values.choice("inline"),
+        "inline",
+        "inline",
+        "How calls are settled: `inline`, in the serving process beside the relay.",
+    ),
+    Setting(
+        "AFTER_RESPONSE_BUDGET",
+        values.duration(0, HOUR_S),
+        "2s",
+        "duration",
+        "How long a request-scoped host waits for a call to be settled before it answers.",
+    ),
+    Setting(
+        "BODY_STORE_URL",
+        values.text,
+        None,
+        "s3://bucket/prefix, gs://bucket/prefix or file:///folder",
+        "Where bodies are kept. Not set: they are not kept.",
+    ),
+    Setting(
+        "BODY_STORE_S3_ENDPOINT",
+        values.endpoint,
+        None,
+        "URL",
+        "An S3 service other than the vendor's own. The host's own role is never used there.",
+        optional=True,
+    ),
+    Setting("BODY_STORE_S3_REGION", values.text, None, "text", "The bucket's region.", optional=True),
+    Setting(
+        "BODY_STORE_S3_KMS_KEY_ID",
+        values.text,
+        None,
+        "text",
+        "Encrypt objects with this KMS key. Not set: the bucket's own default.",
+    ),
+    Setting(
+        "BODY_STORE_S3_EXPECTED_OWNER",
+        values.text,
+        None,
+        "12 digits",
+        "The account that must own the bucket.",
+        optional=True,
+    ),
+    Setting(
+        "BODY_STORE_GCS_ENDPOINT",
+        values.endpoint,
+        None,
+        "URL",
+        "Another address of the storage service; one that is not Google's (an emulator) is used without credentials.",
+        optional=True,
+    ),
+    Setting(
+        "BODY_STORE_GCS_PROJECT",
+        values.text,
+        None,
+        "text",
+        "The project that is billed for storage calls.",
+        optional=True,
+    ),
+    Setting(
+        "AWS_ACCESS_KEY_ID",
+        values.text,
+        None,
+        "text",
+        "Key for BODY_STORE_S3_ENDPOINT. At the vendor's own address its library finds credentials by itself.",
+        optional=True,
+    ),
+    Setting("AWS_SECRET_ACCESS_KEY", values.secret, None, "text", "Its secret half.", secret=True, optional=True),
+    Setting(
+        "CAPTURE",
+        values.choice("full", "metadata"),
+        "full",
+        "full or metadata",
+        "Whether bodies are kept, or rows alone.",
+    ),
+    Setting(
+        "CAPTURE_MAX_BYTES",
+        values.size(0, 1 << 40),
+        "256MiB",
+        "size",
+        "Most octets kept of each side of a call; the row then says `truncated`.",
+    ),
+    Setting(
+        "KEY_STALE_TTL",
+        values.duration(0, 7 * DAY_S),
+        "1h",
+        "duration",
+        "How long a known key is good while the database cannot be asked.",
+    ),
+    Setting(
+        "KEY_MAX_INFLIGHT",
+        values.whole(0, 1_000_000),
+        "0",
+        "calls",
+        "Most calls one key may have running in one process; 0: no bound.",
+    ),
+    Setting(
+        "MAX_CONNECTIONS",
+        values.whole(1, 1_000_000),
+        "10000",
+        "connections",
+        "Most callers' connections a process holds.",
+    ),
+    Setting(
+        "SHUTDOWN_DELAY",
+        values.duration(0, HOUR_S),
+        "5s",
+        "duration",
+        "From SIGTERM (`/readyz` 503) to the listener's close.",
+    ),
+    Setting(
+        "SHUTDOWN_GRACE", values.duration(0, DAY_S), "30s", "duration", "What running calls have to end, after that."
+    ),
+)

@@ -1,0 +1,329 @@
+"""The environment, read once into frozen Settings; one table says everything that may be set.
+
+The only reader of the environment. It connects to nothing, writes nothing, and never repeats a value it refuses:
+what is wrong is said in one line that names the setting (`SettingError`), and the process exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from dotenv import dotenv_values
+
+from steward import values
+from steward.body_store_url import StoreOptions, destination
+from steward.destination import Destination, GcsDestination, S3Destination
+from steward.errors import SettingError
+from steward.exchange import Origin
+from steward.setting_table import TABLE, Setting
+from steward.words import Secret
+
+MAX_SECRET_FILE_BYTES = 64 << 10
+
+PROVIDERS = ("openai", "anthropic", "gemini")
+_ALSO_LOWER = ("HTTPS_PROXY", "NO_PROXY")
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104
+_INJECTED = re.compile(
+    r"[A-Z0-9_]+_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+_INJECTED_PORT = re.compile(r"(?:tcp|udp|sctp)://.*")
+_STANDARD_NAMES = frozenset(
+    {"HTTP_PROXY", "ALL_PROXY", "FTP_PROXY", "SSL_CERT_DIR", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+)
+"""Names that others use and that lie close to one of ours."""
+_PREFIXES = ("STEWARD_", "MAJORDOMO_")
+_NEAR = 0.84
+
+Source = Literal["default", "env", ".env", "file"]
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Shown(NamedTuple):
+    """One line of `steward config`; a secret's value is a mask."""
+
+    name: str
+    value: str
+    source: Source
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the process was told. Durations end in `_s` (seconds), sizes in `_bytes`; None: not set."""
+
+    encryption_key: Secret[bytes] | None
+    postgres_host: str
+    postgres_port: int
+    postgres_user: str
+    postgres_password: Secret[str] | None
+    postgres_db: str
+    postgres_sslmode: SslMode
+    postgres_sslrootcert: Path | None
+    postgres_max_conns: int
+    host: str
+    port: int
+    ops_port: int | None
+    workers: int
+    log_level: LogLevel
+    pricing_remote_url: str
+    """Empty: nothing is fetched."""
+    pricing_refresh_interval_s: float
+    pricing_aliases_file: Path | None
+    origins: Mapping[str, Origin]
+    """Provider -> where its calls go: `openai`, `anthropic`, `gemini`."""
+    connect_timeout_s: float
+    stream_header_timeout_s: float
+    upstream_timeout_s: float
+    upstream_max_conns: int
+    https_proxy: Secret[str] | None
+    """`http://[user:password@]host:port`."""
+    no_proxy: tuple[str, ...]
+    ssl_cert_file: Path | None
+    steward_admin_token: Secret[str] | None
+    after_response: Literal["inline"]
+    after_response_budget_s: float
+    body_store: Destination | None
+    capture: Literal["full", "metadata"]
+    capture_max_bytes: int
+    key_stale_ttl_s: float
+    key_max_inflight: int
+    """Calls that one key may have running in one process; 0: no bound."""
+    max_connections: int
+    shutdown_delay_s: float
+    shutdown_grace_s: float
+    warnings: tuple[str, ...] = ()
+    """What is worth a word at start, without values."""
+    shown: tuple[Shown, ...] = field(default=(), repr=False)
+
+    def needed_encryption_key(self) -> Secret[bytes]:
+        """The key, for commands that do not run without one. Raises SettingError."""
+        if self.encryption_key is None:
+            raise SettingError("ENCRYPTION_KEY: not set; make one with: openssl rand -hex 32")
+        return self.encryption_key
+
+
+class _Read(NamedTuple):
+    """A setting's text, and where it stood."""
+
+    text: str | None
+    source: Source
+
+
+def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Settings:
+    """Reads, parses and cross-checks. The environment wins over the file. Raises SettingError: one line, a name in it.
+
+    A missing ENCRYPTION_KEY is no error here: commands that need it ask for `needed_encryption_key()`.
+    """
+    environment = {name: value for name, value in environ.items() if not _injected(name, value)}
+    file = _dotenv(dotenv)
+    read = {setting.name: _read(setting, environment, file) for setting in TABLE}
+    parsed = {setting.name: _parse(setting, read[setting.name].text) for setting in TABLE}
+    warnings = _near_misses([*environment, *file])
+    sslmode, sslmode_warning = default_sslmode(parsed["POSTGRES_HOST"])
+    if parsed["POSTGRES_SSLMODE"] is None:
+        parsed["POSTGRES_SSLMODE"] = sslmode
+        warnings += sslmode_warning
+    elif parsed["POSTGRES_SSLMODE"] == "require" and parsed["POSTGRES_SSLROOTCERT"] is None:
+        warnings.append("POSTGRES_SSLMODE: require encrypts, but does not check who answers; verify-full does")
+    origins = {provider: parsed[f"{provider.upper()}_BASE_URL"] for provider in PROVIDERS}
+    _check_ports(parsed)
+    for provider, origin in origins.items():
+        if _is_ourselves(origin, parsed):
+            raise SettingError(
+                f"{provider.upper()}_BASE_URL: names this Steward's own address; calls would go in circles"
+            )
+    body_store, store_warnings = _body_store(parsed)
+    return Settings(
+        **{_field(setting): parsed[setting.name] for setting in TABLE if _field(setting) in _FIELDS},
+        origins=MappingProxyType(origins),
+        body_store=body_store,
+        warnings=tuple(warnings + store_warnings),
+        shown=tuple(_show(setting, parsed[setting.name], read[setting.name].source) for setting in TABLE),
+    )
+
+
+def describe(settings: Settings) -> list[Shown]:
+    """What is in force: name, value as shown (secrets masked), where it came from, what it is."""
+    return list(settings.shown)
+
+
+def default_sslmode(host: str) -> tuple[SslMode, list[str]]:
+    """What POSTGRES_SSLMODE is when nothing is said (SECURITY, decision on F13), and the warning that goes with it."""
+    if host.startswith("/") or values.is_loopback(host):
+        return "disable", []
+    if values.is_private(host):
+        return "prefer", [
+            "POSTGRES_SSLMODE: not set; the database stands at a private address, so TLS is used only if it offers it "
+            "and its certificate is not checked; set POSTGRES_SSLMODE=verify-full"
+        ]
+    return "verify-full", []
+
+
+def _dotenv(path: Path | None) -> dict[str, str]:
+    """The file's settings, taken literally; none without a file."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        found = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError):
+        raise SettingError(".env: the file cannot be read as UTF-8 text") from None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _read(setting: Setting, environment: Mapping[str, str], file: Mapping[str, str]) -> _Read:
+    """The setting's text from the environment, else from the file, else its default; each itself or by its `_FILE`."""
+    places: tuple[tuple[Mapping[str, str], Source], ...] = ((environment, "env"), (file, ".env"))
+    for place, source in places:
+        text = _given(setting, place)
+        twin = place.get(f"{setting.name}_FILE") if setting.secret else None
+        if text is not None and twin:
+            raise SettingError(f"{setting.name}: given twice, also as {setting.name}_FILE; remove one")
+        if twin:
+            return _Read(_secret_file(setting, twin), "file")
+        if text is not None:
+            return _Read(text, source)
+    return _Read(setting.unset, "default")
+
+
+def _given(setting: Setting, place: Mapping[str, str]) -> str | None:
+    """What stands under the setting's name (for a proxy also the lower-case one), None for nothing."""
+    for name in (setting.name, setting.name.lower()) if setting.name in _ALSO_LOWER else (setting.name,):
+        text = place.get(name)
+        if text or (text is not None and setting.empty_counts):
+            return text
+    return None
+
+
+def _secret_file(setting: Setting, path: str) -> str:
+    """A secret's text from its file, without the final line end."""
+    try:
+        with Path(path).open("rb") as file:
+            held = file.read(MAX_SECRET_FILE_BYTES + 1)
+        text = held.decode().removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError):
+        raise SettingError(f"{setting.name}_FILE: the file cannot be read as UTF-8 text") from None
+    if not text or len(held) > MAX_SECRET_FILE_BYTES:
+        raise SettingError(f"{setting.name}_FILE: the file is empty or larger than 64 KiB")
+    return text
+
+
+def _parse(setting: Setting, text: str | None) -> Any:
+    """The setting's value. Raises SettingError with its name and the parser's sentence, never with its text."""
+    if text is None:
+        return None
+    try:
+        return setting.parse(text)
+    except ValueError as refused:
+        raise SettingError(f"{setting.name}: {refused.args[0]}") from None
+
+
+def _show(setting: Setting, value: Any, source: Source) -> Shown:
+    """The setting's line: a mask for a secret, its own spelling where it has one, else the text of the value."""
+    if value is None or value == "":
+        text = "(not set)"
+    elif setting.show is not None:
+        text = setting.show(value)
+    elif isinstance(value, Secret):
+        text = Secret.MASK
+    elif isinstance(value, Origin):
+        text = f"{value.scheme}://{value.authority.decode()}{value.base_path.decode()}"
+    elif isinstance(value, float):
+        text = f"{value:g}s"
+    else:
+        text = str(value)
+    return Shown(setting.name, text, source, setting.says)
+
+
+def _field(setting: Setting) -> str:
+    """The field of Settings that holds it: its name in lower case, with the unit of a duration."""
+    name = setting.name.lower()
+    return f"{name}_s" if setting.unit == "duration" else name
+
+
+def _injected(name: str, value: str) -> bool:
+    """Whether Kubernetes put it there for a Service: `POSTGRES_PORT=tcp://10.0.0.1:5432` and kin."""
+    if name.endswith("_PORT") and _INJECTED_PORT.fullmatch(value):
+        return True
+    return _INJECTED.fullmatch(name) is not None
+
+
+def _near_misses(given: list[str]) -> list[str]:
+    """A warning for each name that is none of ours but close to one."""
+    known = {name for setting in TABLE for name in _spellings(setting)}
+    warnings = []
+    for name in sorted(set(given) - known):
+        upper = name.upper()
+        if upper in _STANDARD_NAMES or not re.fullmatch(r"[A-Za-z0-9_]{5,64}", name):
+            continue
+        bare = next((upper.removeprefix(prefix) for prefix in _PREFIXES if upper.startswith(prefix)), upper)
+        near = [bare] if bare in known else difflib.get_close_matches(upper, known, 1, _NEAR)
+        if near:
+            warnings.append(f"{name}: not a setting; is {near[0]} meant?")
+    return warnings
+
+
+def _spellings(setting: Setting) -> list[str]:
+    """The names under which a setting is read."""
+    found = [setting.name]
+    if setting.secret:
+        found.append(f"{setting.name}_FILE")
+    if setting.name in _ALSO_LOWER:
+        found.append(setting.name.lower())
+    return found
+
+
+def _check_ports(parsed: Mapping[str, Any]) -> None:
+    """Two listeners, two ports."""
+    if parsed["OPS_PORT"] and parsed["OPS_PORT"] == parsed["PORT"]:
+        raise SettingError("OPS_PORT: the same as PORT")
+
+
+def _is_ourselves(origin: Origin, parsed: Mapping[str, Any]) -> bool:
+    """Whether calls sent there would come back to this listener."""
+    if origin.port not in {parsed["PORT"], parsed["OPS_PORT"]} - {0, None}:
+        return False
+    listening = parsed["HOST"].lower()
+    if origin.host == listening or origin.host in _WILDCARDS:
+        return True
+    everywhere = listening in _WILDCARDS or values.is_loopback(listening)
+    return everywhere and values.is_loopback(origin.host)
+
+
+def _body_store(parsed: Mapping[str, Any]) -> tuple[Destination | None, list[str]]:
+    """Where bodies go, and warnings for options that then have no effect. Raises SettingError."""
+    url = parsed["BODY_STORE_URL"]
+    secret = parsed["AWS_SECRET_ACCESS_KEY"]
+    options = StoreOptions(
+        s3_endpoint=parsed["BODY_STORE_S3_ENDPOINT"],
+        s3_region=parsed["BODY_STORE_S3_REGION"],
+        s3_kms_key_id=parsed["BODY_STORE_S3_KMS_KEY_ID"],
+        s3_expected_owner=parsed["BODY_STORE_S3_EXPECTED_OWNER"],
+        gcs_endpoint=parsed["BODY_STORE_GCS_ENDPOINT"],
+        gcs_project=parsed["BODY_STORE_GCS_PROJECT"],
+        aws_access_key_id=parsed["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=secret,
+    )
+    chosen = destination(url, options) if url else None
+    idle = [
+        f"{setting.name}: has no effect without a BODY_STORE_URL of its kind"
+        for setting in TABLE
+        if (
+            setting.name.startswith("BODY_STORE_S3_") and not isinstance(chosen, S3Destination) and parsed[setting.name]
+        )
+        or (
+            setting.name.startswith("BODY_STORE_GCS_")
+            and not isinstance(chosen, GcsDestination)
+            and parsed[setting.name]
+        )
+    ]
+    return chosen, idle
+
+
+_FIELDS = frozenset(field.name for field in fields(Settings))

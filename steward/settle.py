@@ -1,0 +1,211 @@
+"""Makes a ledger row and a body object of each exchange: meter -> price -> store -> record.
+
+Safe to run twice on the same exchange: the object has the same octets under the same key, and the ledger knows the row.
+It never delays a caller (it runs after the last byte), never lets one poison exchange spoil a batch, and says one
+canonical line a call, from the metering step, which needs neither database nor bucket.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from steward import egress, log
+from steward.body_object import BodyObject, build, object_key
+from steward.exchange import BodyState, Cost, Exchange, Metered, Record, UsageSource
+from steward.meter import meter
+from steward.ports import BodyStore, Ledger, Put, PutResult, Refused
+from steward.price import PriceBook
+from steward.providers import TEMPLATES
+
+_OBJECTS_AT_ONCE = 64
+_OK = range(200, 300)
+_TIER = 40
+_CLIENT = 256
+_NAME = 256
+
+
+@dataclass(slots=True, eq=False)
+class Settling:
+    """One exchange on its way to its row."""
+
+    exchange: Exchange
+    record: Record
+    body: BodyObject | None = None
+
+    def close(self) -> None:
+        """Gives back the files of the exchange and of its object."""
+        self.exchange.request.close()
+        self.exchange.response.close()
+        if self.body is not None:
+            self.body.close()
+            self.body = None
+
+
+class Settler:
+    """The stages after the last byte, with what they need. Used from one thread at a time."""
+
+    def __init__(
+        self, ledger: Ledger, store: BodyStore | None, prices: Callable[[], PriceBook], keep_bodies: bool = True
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._prices = prices
+        self._keep_bodies = keep_bodies
+
+    def settle(self, batch: Sequence[Exchange]) -> list[Settling]:
+        """All stages for a batch. Rows whose body the store could not take now come back `pending`, files open.
+
+        Raises LedgerUnavailable, SchemaTooOld: run it again with the same batch.
+        """
+        settling = [self.meter(exchange) for exchange in batch]
+        self.store(settling)
+        self.record(settling)
+        return settling
+
+    def meter(self, exchange: Exchange) -> Settling:
+        """Tokens, cost and the row so far; says the call's one line."""
+        metered = meter(exchange)
+        book = self._prices()
+        cost = book.cost(exchange.route.provider, metered, exchange.requested_at)
+        known = exchange.status in _OK or (
+            metered.model is not None and book.knows(metered.model, exchange.route.provider)
+        )
+        record = row(exchange, metered, cost, known)
+        record = replace(record, body_state=self._first_state(exchange))
+        log.call(exchange, metered, cost, record.model, record.body_state)
+        return Settling(exchange, record)
+
+    def intent(self, exchange: Exchange) -> Record:
+        """The row of a call whose outcome is not known yet; should the process die, it is the last word."""
+        record = row(exchange, Metered(UsageSource.NONE), None, known=False)
+        state = self._first_state(exchange)
+        return replace(record, body_state=BodyState.LOST if state is BodyState.PENDING else state)
+
+    def _first_state(self, exchange: Exchange) -> BodyState:
+        if self._store is None or exchange.route.secretive:
+            return BodyState.NONE
+        return BodyState.PENDING if self._keep_bodies else BodyState.OFF
+
+    def store(self, settling: Sequence[Settling]) -> None:
+        """Puts the bodies that wait: each row becomes `stored` or `failed`, or stays `pending` when to try again."""
+        waiting = [each for each in settling if each.record.body_state is BodyState.PENDING]
+        for at in range(0, len(waiting), _OBJECTS_AT_ONCE):
+            self._store_some(waiting[at : at + _OBJECTS_AT_ONCE])
+
+    def _store_some(self, settling: Sequence[Settling]) -> None:
+        assert self._store is not None
+        puts: list[tuple[Settling, Put]] = []
+        for each in settling:
+            try:
+                body = each.body or build(each.exchange)
+            except OSError as exc:
+                log.error("body_not_built", exc, id=each.record.id)
+                continue
+            each.body = body
+            puts.append((each, Put(object_key(each.exchange), body.source, body.sha256, body.size_bytes)))
+        results = self._store.put_many([put for _, put in puts])
+        for (each, put), result in zip(puts, results, strict=True):
+            each.record = _with_body(each.record, put, result)
+            if each.record.body_state is not BodyState.PENDING:
+                each.close()
+
+    def record(self, settling: Sequence[Settling]) -> list[Refused]:
+        """One statement for the batch. A row that is refused is said, alone. Raises LedgerUnavailable, SchemaTooOld."""
+        refused = self._ledger.record([each.record for each in settling])
+        for row_refused in refused:
+            log.say("row_refused", logging.ERROR, id=row_refused.id, sqlstate=row_refused.sqlstate)
+        return refused
+
+
+def _with_body(record: Record, put: Put, result: PutResult) -> Record:
+    if result.ref is not None:
+        ref = result.ref
+        return replace(
+            record,
+            body_state=BodyState.STORED,
+            body_key=ref.key,
+            body_url=ref.url,
+            body_sha256=ref.sha256,
+            body_bytes=ref.size_bytes,
+        )
+    event = "body_refused" if result.refused else "body_not_stored_yet"
+    if result.code is not None:
+        log.say(event, logging.WARNING, id=record.id, vendor_code=result.code)
+    else:
+        log.say(event, logging.WARNING, id=record.id)
+    return replace(record, body_state=BodyState.FAILED) if result.refused else record
+
+
+def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool) -> Record:
+    """The ledger row of an exchange; every text is cleaned and in its domain (SECURITY F3), every number in its range.
+
+    `known`: the model stands in the price book, or the provider answered 2xx.
+    """
+    usage = metered.usage
+    timings = exchange.timings
+    last_us = timings.last_byte_us
+    return Record(
+        id=exchange.id,
+        org_id=exchange.caller.org_id,
+        api_key_id=exchange.caller.key_id,
+        user_id=exchange.caller.user_id,
+        registration_id=exchange.caller.registration_id,
+        provider=exchange.route.provider,
+        request_path=egress.route_template(exchange.route.template, TEMPLATES),
+        request_method=egress.method(exchange.method),
+        requested_at=exchange.requested_at,
+        outcome=exchange.outcome,
+        body_state=BodyState.NONE,
+        usage_source=metered.source,
+        provider_api_key_hash=exchange.provider_api_key_hash,
+        provider_api_key_alias=_text(exchange.provider_api_key_alias, _NAME),
+        model=egress.model_name(metered.model, known),
+        responded_at=exchange.requested_at + timedelta(microseconds=last_us) if last_us is not None else None,
+        response_time_ms=_ms(last_us),
+        ttft_ms=_ms(timings.first_byte_us) if metered.streamed else None,
+        sent_us=timings.sent_us,
+        head_us=timings.head_us,
+        first_byte_us=timings.first_byte_us,
+        last_byte_us=last_us,
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cached_tokens=usage.cached_tokens if usage else None,
+        cache_creation_tokens=usage.cache_creation_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        input_cost=cost.input_usd if cost else None,
+        output_cost=cost.output_usd if cost else None,
+        total_cost=cost.total_usd if cost else None,
+        provider_cost=metered.provider_cost_usd,
+        price_source=cost.source if cost else None,
+        model_alias_found=cost.alias_found if cost else False,
+        service_tier=_text(metered.service_tier, _TIER),
+        streamed=metered.streamed,
+        status_code=exchange.status,
+        error_message=metered.error,
+        tags={name: egress.clean_text(value, egress.MAX_TAG_CHARS) for name, value in exchange.tags.items()},
+        tags_dropped=exchange.tags_dropped,
+        client=_text(exchange.client, _CLIENT),
+        claude_session_id=_text(exchange.claude_session_id, _NAME),
+        claude_session_name=_text(exchange.claude_session_name, _NAME),
+        request_bytes=exchange.request.size_bytes,
+        response_bytes=exchange.response.size_bytes,
+        truncated=exchange.request.truncated or exchange.response.truncated,
+    )
+
+
+def _text(text: str | None, limit: int) -> str | None:
+    return egress.clean_text(text, limit) if text is not None else None
+
+
+def _ms(us: int | None) -> int | None:
+    return (us + 500) // 1000 if us is not None else None
+
+
+def lost(settling: Settling) -> Settling:
+    """The body will not be stored any more; the row says so."""
+    settling.record = replace(settling.record, body_state=BodyState.LOST)
+    settling.close()
+    return settling

@@ -1,0 +1,1 @@
+"""Sans-io bytes: what crosses the wire, without a socket."""

@@ -1,0 +1,173 @@
+"""Reads one provider's answer off the wire: octets in; status, fields, pieces and the end out.
+
+Sans-io: it owns no socket and no clock. It never guesses: what is not plainly one HTTP/1.1 answer is UpstreamBadAnswer,
+and any octet after the answer's end makes the connection unfit for another call (DESIGN 7, cases 1 to 8).
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from steward.errors import UpstreamBadAnswer, UpstreamBroke
+from steward.exchange import Headers
+from steward.wire.headers import from_provider
+
+MAX_HEAD_BYTES = 256 * 1024
+MAX_FIELDS = 500
+MAX_INTERIM = 8
+_SWITCHING = 101
+_FIRST_FINAL = 200
+_LAST = 599
+_NO_BODY = frozenset({204, 304})
+
+
+class AnswerReader:
+    """One answer. Feed it octets; read `head_known`, `pieces` and `ended`."""
+
+    __slots__ = (
+        "_begun",
+        "_chunked",
+        "_data",
+        "_fields",
+        "_head_bytes",
+        "_interim",
+        "_is_head",
+        "_parser",
+        "_trailing",
+        "continued",
+        "ended",
+        "head_known",
+        "headers",
+        "length",
+        "pieces",
+        "reusable",
+        "started",
+        "status",
+    )
+
+    def __init__(self, is_head: bool) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._is_head = is_head
+        self._fields: Headers = []
+        self._head_bytes = 0
+        self._interim = 0
+        self._begun = False
+        self._chunked = False
+        self._trailing = False
+        self._data = b""
+        self.started = False
+        """An octet came."""
+        self.continued = False
+        """An interim 100 came."""
+        self.head_known = False
+        self.ended = False
+        self.reusable = False
+        self.status = 0
+        self.headers: Headers = []
+        self.length: int | None = None
+        self.pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Takes what the socket gave. Raises UpstreamBadAnswer; pieces that came before stay good."""
+        self.started = True
+        self._data = data
+        if not self.head_known:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            if self.ended:
+                self.reusable = False
+            elif isinstance(exc.__context__, UpstreamBadAnswer):
+                raise exc.__context__ from None
+            else:
+                raise UpstreamBadAnswer from None
+        if not self.head_known and self._head_bytes > MAX_HEAD_BYTES:
+            raise UpstreamBadAnswer
+        if self.ended and self.reusable and self._leftover():
+            self.reusable = False
+        self._data = b""
+
+    def eof(self) -> None:
+        """The provider closed. Raises UpstreamBroke when the answer was not at its end."""
+        if self.ended:
+            return
+        if self.head_known and self.length is None and not self._chunked:
+            self.ended = True
+            return
+        raise UpstreamBroke
+
+    def _leftover(self) -> bool:
+        """Whether octets followed the answer in the same piece (the parser would take them for another answer)."""
+        if self._trailing:
+            return True
+        if self._chunked:
+            return not self._data.endswith(b"\n")
+        last = self.pieces[-1] if self.pieces and self.length else b"\n"
+        return not self._data.endswith(last)
+
+    # httptools calls these
+
+    def on_message_begin(self) -> None:
+        """A second message on the heels of the first is never read."""
+        if self.ended:
+            self._trailing = True
+            raise UpstreamBadAnswer
+        self._begun = True
+        self._fields = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. What comes after the head is a trailer, and dropped."""
+        if self.head_known:
+            return
+        self._fields.append((name.lower(), value))
+        if len(self._fields) > MAX_FIELDS:
+            raise UpstreamBadAnswer
+
+    def on_headers_complete(self) -> None:
+        """The head ends: interim heads are counted and forgotten, the final one is kept."""
+        status = self._parser.get_status_code()
+        if status < _FIRST_FINAL:
+            self._interim += 1
+            self.continued = True
+            if status < 100 or status == _SWITCHING or self._interim > MAX_INTERIM:  # noqa: PLR2004 - a status class
+                raise UpstreamBadAnswer
+            return
+        if status > _LAST or self._head_bytes - len(self._data) > MAX_HEAD_BYTES:
+            raise UpstreamBadAnswer
+        self._frame()
+        self.headers = from_provider(self._fields)
+        self.status = status
+        if self._is_head or status in _NO_BODY:
+            self.length = 0
+        self.head_known = True
+        if self._is_head:
+            # The parser would take the next answer for this one's body: the connection ends with this call.
+            self.ended = True
+
+    def _frame(self) -> None:
+        """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""
+        for name, value in self._fields:
+            if name == b"content-length":
+                if self.length is not None or not value.isdigit() or len(value) > 18:  # noqa: PLR2004 - fits 64 bits
+                    raise UpstreamBadAnswer
+                self.length = int(value)
+            elif name == b"transfer-encoding":
+                if self._chunked or value.strip().lower() != b"chunked":
+                    raise UpstreamBadAnswer
+                self._chunked = True
+        if self._chunked and self.length is not None:
+            raise UpstreamBadAnswer
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self.head_known and not self.ended:
+            self.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        """The end of the message; whether the connection may serve again is only told here (DESIGN 7, case 4)."""
+        if not self.head_known:
+            return
+        if not self._is_head:
+            self.ended = True
+            self.reusable = self._parser.should_keep_alive()

@@ -1,0 +1,202 @@
+"""The gate: the one place where header bytes pass, in both directions, on every host (SECURITY F9).
+
+It lets nothing through that could split a message, name two hosts, bear two keys or come from a trailer. It looks at
+no body and knows no provider but for the names of the fields that carry credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from steward.errors import BadRequest, Unsupported, UpstreamBadAnswer
+from steward.exchange import Headers
+
+OUR_PREFIX = b"x-majordomo-"
+KEY = b"x-majordomo-key"
+
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields of one connection (RFC 9110, 7.6.1); `Connection` may name more."""
+
+OURS_UPSTREAM = frozenset({b"host", b"content-length"})
+"""Set anew towards the provider, whatever `Connection` names."""
+
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key"})
+"""Where a provider's credential may stand; each at most once."""
+
+_SPECIAL = HOP_BY_HOP | OURS_UPSTREAM | CREDENTIALS | {KEY, b"expect"}
+
+KEPT = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"anthropic-version",
+        b"anthropic-beta",
+        b"openai-beta",
+        b"openai-processing-ms",
+        b"x-request-id",
+        b"request-id",
+        b"retry-after",
+        b"x-should-retry",
+    }
+)
+"""The header fields an Exchange and a body object may hold (SECURITY F16). What is not listed is dropped."""
+
+KEPT_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
+
+KEPT_QUERY = frozenset({b"alt", b"api-version", b"beta", b"stream"})
+"""The query parameters kept beside the path."""
+
+_KEPT_VALUE_MAX = 1_024
+
+
+@dataclass(slots=True)
+class CallerHead:
+    """A caller's head, checked and taken apart."""
+
+    end_to_end: Headers = field(repr=False)
+    """What goes to the provider, in order with repeats; without ours, hop-by-hop, host and length."""
+    majordomo: Headers = field(repr=False)
+    """The `X-Majordomo-*` fields but for the key."""
+    key: bytes | None = field(default=None, repr=False)
+    length: int | None = None
+    """`content-length`; None when the message has none."""
+    chunked: bool = False
+    expects_continue: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        """Whether octets may follow the head."""
+        return self.chunked or bool(self.length)
+
+
+def check(fields: Iterable[tuple[bytes, bytes]], error: type[BadRequest] | type[UpstreamBadAnswer]) -> None:
+    """Names are tokens; values hold no CR, LF or NUL. Raises `error` otherwise."""
+    fields = list(fields)
+    names = [name for name, _ in fields]
+    values = b"".join([value for _, value in fields])
+    if b"".join(names).translate(None, _TOKEN) or not all(names):
+        raise error
+    if b"\r" in values or b"\n" in values or b"\x00" in values:
+        raise error
+
+
+def read_caller_head(headers: Headers) -> CallerHead:
+    """Takes a caller's fields apart (names lower-case). Raises BadRequest, Unsupported."""
+    check(headers, BadRequest)
+    head = CallerHead([], [])
+    seen: set[bytes] = set()
+    named: frozenset[bytes] = frozenset()
+    passed = head.end_to_end
+    for item in headers:
+        name, value = item
+        if name in _SPECIAL:
+            if name in seen and name not in HOP_BY_HOP:
+                raise BadRequest(_TWICE.get(name, _TWICE_CREDENTIAL))
+            seen.add(name)
+            if name == b"connection":
+                named |= _tokens(value)
+            elif not _note(head, name, value):
+                passed.append(item)
+        elif name.startswith(OUR_PREFIX):
+            head.majordomo.append(item)
+        else:
+            passed.append(item)
+    if b"host" not in seen:
+        raise BadRequest("The Host header is missing.")
+    if head.chunked and head.length is not None:
+        raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
+    if named:
+        head.end_to_end = [item for item in passed if item[0] not in named]
+    return head
+
+
+_TWICE = {
+    b"host": "The Host header occurs more than once.",
+    b"content-length": "The Content-Length header occurs more than once.",
+    KEY: "The X-Majordomo-Key header occurs more than once.",
+    b"expect": "The Expect header occurs more than once.",
+}
+_TWICE_CREDENTIAL = "The provider's credential occurs more than once."
+
+
+def _note(head: CallerHead, name: bytes, value: bytes) -> bool:
+    """Takes note of a field that means something to us; True when it goes no further."""
+    if name == KEY:
+        head.key = value
+    elif name == b"content-length":
+        head.length = _length(value)
+    elif name == b"transfer-encoding":
+        if value.strip().lower() != b"chunked" or head.chunked:
+            raise Unsupported
+        head.chunked = True
+    elif name == b"expect":
+        head.expects_continue = value.strip().lower() == b"100-continue"
+        return False
+    elif name in CREDENTIALS:
+        return False
+    return True
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise BadRequest("The Content-Length header is not a whole number.")
+    return int(value)
+
+
+def _tokens(value: bytes) -> frozenset[bytes]:
+    """The field names that `Connection` lists, but for those that are ours or mean the connection itself."""
+    names = {token.strip().lower() for token in value.split(b",")}
+    return frozenset(names - {b"close", b"keep-alive", b""} - OURS_UPSTREAM)
+
+
+def from_provider(headers: Headers) -> Headers:
+    """A provider's fields as the caller gets them: checked, without hop-by-hop and without `X-Majordomo-*`.
+
+    Raises UpstreamBadAnswer.
+    """
+    check(headers, UpstreamBadAnswer)
+    named: frozenset[bytes] = frozenset()
+    for name, value in headers:
+        if name == b"connection":
+            named |= _tokens(value)
+    return [
+        item
+        for item in headers
+        if item[0] not in HOP_BY_HOP and not item[0].startswith(OUR_PREFIX) and item[0] not in named
+    ]
+
+
+def kept(headers: Headers) -> Headers:
+    """The fields of the allow-list, values cut at 1,024 octets."""
+    return [
+        (name, value[:_KEPT_VALUE_MAX])
+        for name, value in headers
+        if name in KEPT or (name.startswith(KEPT_PREFIXES) and len(name) <= 64)
+    ]
+
+
+def kept_query(query: bytes) -> tuple[tuple[str, str], ...]:
+    """The query parameters of the allow-list, as they stood: never decoded, at most 64 octets a value."""
+    if not query:
+        return ()
+    found = []
+    for pair in query.split(b"&", 64)[:64]:
+        name, _, value = pair.partition(b"=")
+        if name in KEPT_QUERY:
+            found.append((name.decode("ascii"), value[:64].decode("ascii", "replace")))
+    return tuple(found)

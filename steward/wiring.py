@@ -1,0 +1,299 @@
+"""Settings -> Services: the one composition root, and the only file that imports adapters, each inside its branch.
+
+It decides nothing at call time and holds no state of its own; what it made is started and stopped by the host's handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steward import log
+from steward.authenticate import Authenticator, KeyLimits
+from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
+from steward.detect import Detector
+from steward.errors import KeyCheckUnavailable, LedgerFault, SchemaTooOld, SealBroken, SettingError
+from steward.exchange import Origin
+from steward.forward import Pool, PoolLimits, tls_context
+from steward.ports import AfterResponse, BodyStore, Directory, Ledger, Upstream
+from steward.price import PriceBook, bundled, read_aliases
+from steward.proxy import Stages
+from steward.seal import Keyring
+from steward.settings import Settings
+from steward.settle import Settler
+from steward.words import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from steward.adapters.price_feed import PriceFeed
+
+MAINTENANCE_S = 6 * 3600.0
+_WAIT_FOR_DATABASE_S = 2.0
+
+
+@dataclass(slots=True)
+class Health:
+    """What `/readyz` tells: kept by the background tasks, read by the API."""
+
+    schema_too_old: bool = False
+    wrong_key: bool = False
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything one process runs on."""
+
+    settings: Settings
+    directory: Directory
+    ledger: Ledger
+    store: BodyStore | None
+    prices: PriceFeed
+    after_response: AfterResponse
+    authenticator: Authenticator
+    stages: Stages
+    upstreams: tuple[Upstream, ...]
+    health: Health
+    background: tuple[Callable[[], object], ...]
+    """Coroutine functions that run until cancelled, while the process serves."""
+    close: Callable[[], None]
+    tasks: list[asyncio.Task[object]] = field(default_factory=list)
+
+    def ready(self) -> str:
+        """`ready`, or the one word that says why not."""
+        if self.health.draining:
+            return "draining"
+        if self.health.schema_too_old:
+            return "schema"
+        if self.health.wrong_key:
+            return "key"
+        return "ready" if self.authenticator.database_heard() else "database"
+
+    async def start(self) -> None:
+        """Starts what runs in the background. Never waits for a service."""
+        self.prices.start(self.settings.pricing_refresh_interval_s)
+        for run in self.background:
+            self.tasks.append(asyncio.ensure_future(run()))  # type: ignore[call-overload]
+
+    async def stop(self, grace_s: float) -> None:
+        """Settles what is left, then gives everything back."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.after_response.close()
+        for upstream in self.upstreams:
+            await upstream.close()
+        self.close()
+
+
+def open_database(settings: Settings) -> tuple[Engine, Keyring]:
+    """The engine and the keyring, for the services and for the commands."""
+    from steward.adapters.postgres_connection import PostgresAddress, open_engine
+
+    keyring = Keyring(settings.needed_encryption_key())
+    rootcert = settings.postgres_sslrootcert
+    address = PostgresAddress(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        password=settings.postgres_password or Secret(""),
+        database=settings.postgres_db,
+        sslmode=settings.postgres_sslmode,
+        sslrootcert=str(rootcert) if rootcert else None,
+        max_conns=settings.postgres_max_conns,
+    )
+    return open_engine(address), keyring
+
+
+def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
+    """The directory alone, for the key commands, and how to close it."""
+    from steward.adapters.postgres_directory import PostgresDirectory
+
+    engine, keyring = open_database(settings)
+    return PostgresDirectory(engine, keyring), engine.dispose
+
+
+def open_store(destination: Destination | None) -> BodyStore | None:
+    """The adapter for a decided destination."""
+    match destination:
+        case None:
+            return None
+        case S3Destination():
+            from steward.adapters.s3 import S3BodyStore
+
+            return S3BodyStore(destination)
+        case GcsDestination():
+            from steward.adapters.gcs import GcsBodyStore
+
+            return GcsBodyStore(destination)
+        case FilesDestination():
+            from steward.adapters.files import FilesBodyStore
+
+            return FilesBodyStore(destination)
+
+
+def build(settings: Settings) -> Services:
+    """Puts a process together. Connects to nothing yet. Raises SettingError."""
+    from steward.adapters.inline import Inline
+    from steward.adapters.postgres_directory import PostgresDirectory
+    from steward.adapters.postgres_ledger import PostgresLedger
+
+    engine, keyring = open_database(settings)
+    directory, ledger = PostgresDirectory(engine, keyring), PostgresLedger(engine)
+    store = open_store(settings.body_store)
+    prices = open_prices(settings)
+    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full")
+    after_response = Inline(settler, ledger)
+    authenticator = Authenticator(directory, KeyLimits(stale_ttl_s=settings.key_stale_ttl_s))
+    health = Health()
+    credential = _CredentialKey(directory, health)
+    upstreams = _Upstreams(settings)
+
+    def close() -> None:
+        prices.close()
+        if store is not None:
+            store.close()
+        engine.dispose()
+
+    return Services(
+        settings=settings,
+        directory=directory,
+        ledger=ledger,
+        store=store,
+        prices=prices,
+        after_response=after_response,
+        authenticator=authenticator,
+        stages=Stages(
+            authenticator=authenticator,
+            detector=Detector(),
+            origins=dict(settings.origins),
+            upstream=upstreams.of,
+            after_response=after_response,
+            credential_key=credential.get,
+            capture_max_bytes=settings.capture_max_bytes,
+            key_max_inflight=settings.key_max_inflight,
+        ),
+        upstreams=upstreams.all,
+        health=health,
+        background=(
+            authenticator.poll,
+            credential.learn,
+            partial(_watch_schema, ledger, health),
+            partial(_maintain, ledger.maintain),
+        ),
+        close=close,
+    )
+
+
+def open_prices(settings: Settings) -> PriceFeed:
+    """The price book and what keeps it fresh."""
+    from steward.adapters.price_feed import PriceFeed
+
+    return PriceFeed(settings.pricing_remote_url, price_book(settings))
+
+
+def _aliases(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        return read_aliases(path.read_bytes())
+    except OSError:
+        raise SettingError("PRICING_ALIASES_FILE: the file cannot be read") from None
+
+
+class _CredentialKey:
+    """The sealed secret under which provider credentials are hashed; learnt once the database answers."""
+
+    def __init__(self, directory: Directory, health: Health) -> None:
+        self._directory = directory
+        self._health = health
+        self._key: Secret[bytes] | None = None
+
+    def get(self) -> Secret[bytes]:
+        """Raises KeyCheckUnavailable before the first answer of the database."""
+        if self._key is None:
+            raise KeyCheckUnavailable
+        return self._key
+
+    async def learn(self) -> None:
+        """Asks until it is told."""
+        while self._key is None:
+            try:
+                self._key = await asyncio.to_thread(self._directory.instance_secret, "provider_key_hash")
+                self._health.wrong_key = False
+            except LedgerFault:
+                await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+            except SealBroken as exc:
+                if not self._health.wrong_key:
+                    log.error("encryption_key_wrong", exc)
+                self._health.wrong_key = True
+                await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+
+class _Upstreams:
+    """The pool, and the way through the egress proxy when the settings name one."""
+
+    def __init__(self, settings: Settings) -> None:
+        limits = PoolLimits(
+            connect_timeout_s=settings.connect_timeout_s,
+            header_timeout_s=settings.stream_header_timeout_s,
+            silence_timeout_s=settings.upstream_timeout_s,
+            max_conns=settings.upstream_max_conns,
+        )
+        tls = tls_context(str(settings.ssl_cert_file) if settings.ssl_cert_file else None)
+        self._pool: Upstream = Pool(limits, tls)
+        self._proxied: Upstream | None = None
+        self._through: frozenset[Origin] = frozenset()
+        if settings.https_proxy is not None:
+            from steward.adapters.httpx_upstream import HttpxUpstream, goes_through_proxy
+
+            self._proxied = HttpxUpstream(limits, settings.https_proxy, tls)
+            no_proxy = ",".join(settings.no_proxy)
+            self._through = frozenset(o for o in settings.origins.values() if goes_through_proxy(o, True, no_proxy))
+
+    @property
+    def all(self) -> tuple[Upstream, ...]:
+        """What must be closed."""
+        return (self._pool,) if self._proxied is None else (self._pool, self._proxied)
+
+    def of(self, origin: Origin) -> Upstream:
+        """The way to this origin."""
+        return self._proxied if self._proxied is not None and origin in self._through else self._pool
+
+
+async def _watch_schema(ledger: Ledger, health: Health) -> None:
+    """Looks until the schema is new enough; says once what to run."""
+    while True:
+        try:
+            await asyncio.to_thread(ledger.ready)
+        except SchemaTooOld as exc:
+            if not health.schema_too_old:
+                log.error("schema_too_old", exc)
+            health.schema_too_old = True
+        except LedgerFault:
+            pass  # the key poll says it; readiness follows the poll
+        else:
+            health.schema_too_old = False
+            return
+        await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+
+async def _maintain(maintain: Callable[[datetime], None]) -> None:
+    """Keeps next month's partition made ahead."""
+    while True:
+        try:
+            await asyncio.to_thread(maintain, datetime.now(UTC))
+        except LedgerFault as exc:
+            log.error("maintenance_failed", exc)
+        await asyncio.sleep(MAINTENANCE_S)
+
+
+def price_book(settings: Settings) -> PriceBook:
+    """The bundled prices with the aliases, for commands that price without a feed."""
+    return bundled(_aliases(settings.pricing_aliases_file))

@@ -1,0 +1,235 @@
+"""A Steward as it runs in production: a process of its own, set up by its own commands, on real services.
+
+It refuses shortcuts: settings go in by the environment, keys come from `steward keys create`, rows are read from
+PostgreSQL and bodies from the store's folder. What the process writes is kept for searches.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy import text
+
+from steward.adapters.postgres_connection import PostgresAddress, open_engine
+from steward.adapters.postgres_ledger import PostgresLedger
+from steward.adapters.postgres_local import LocalPostgres
+from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
+from steward.words import Secret
+from tests.servers.plain_http import Ended, Message, Request, call
+from tests.servers.socket_provider import Provider
+from tests.servers.waiting import eventually
+
+REPOSITORY = Path(__file__).parents[2]
+START_WITHIN_S = 60.0
+STOP_WITHIN_S = 60.0
+COMMAND = (sys.executable, "-m", "steward")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+_LISTENING = re.compile(rb'"port": ?(\d+)')
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class RunningSteward:
+    """One `steward serve`, ready for calls."""
+
+    port: int
+    key: str
+    """`mdm_sk_...`"""
+    key_id: UUID
+    environ: Mapping[str, str]
+    """What it was set up with, for other commands on the same installation."""
+    bodies: Path
+    """The store's folder."""
+    log: Path
+    """All that it wrote, stdout and stderr."""
+    process: subprocess.Popen[bytes]
+    ledger: PostgresLedger
+
+    @property
+    def url(self) -> str:
+        """What a base URL points at."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def call(self, request: Request) -> Message:
+        """One request with the key, over a connection of its own."""
+        return call(self.port, replace(request, fields=[*request.fields, (b"X-Majordomo-Key", self.key.encode())]))
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Another `steward` command on this installation."""
+        return run_command(self.environ, *arguments)
+
+    def said(self) -> bytes:
+        """What the process has written so far."""
+        return self.log.read_bytes()
+
+    def rows(self, limit: int = 1000) -> list[Record]:
+        """The newest rows, newest first."""
+        return [row.record for row in self.ledger.newest(LOCAL_ORG, limit)]
+
+    def settled(self, request_id: str | bytes, within_s: float = 15.0) -> Record:
+        """The row of a call, by the answer's `x-majordomo-request-id`, once nothing about it will change."""
+        ident = UUID(request_id.decode() if isinstance(request_id, bytes) else request_id)
+        found: list[Record] = []
+
+        def done() -> bool:
+            row = self.ledger.get(LOCAL_ORG, ident)
+            if row is None or row.record.outcome is Outcome.INTERRUPTED or row.record.body_state is BodyState.PENDING:
+                return False
+            found.append(row.record)
+            return True
+
+        eventually(done, within_s)
+        return found[0]
+
+    def body(self, record: Record) -> Any:
+        """The body object of a row, read from the folder."""
+        assert record.body_key is not None, f"no body: {record.body_state}"
+        return orjson.loads(gzip.decompress((self.bodies / record.body_key).read_bytes()))
+
+
+def run_command(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """One `steward` command, to its end, away from any `.env`."""
+    return subprocess.run([*COMMAND, *arguments], env=dict(environ), cwd="/", capture_output=True, check=False)
+
+
+@contextmanager
+def running_steward(
+    server: LocalPostgres, folder: Path, provider_url: str, settings: Mapping[str, str] | None = None
+) -> Iterator[RunningSteward]:
+    """Migrates a new database, makes a key, serves until the block ends; then it must end well by itself.
+
+    `settings` win over what is set here. A process that the block itself ended is left at that.
+    """
+    address = _new_database(server)
+    environ = {**_environ(address, folder, provider_url), **(settings or {})}
+    _expect_success(run_command(environ, "migrate"))
+    created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
+    log = folder / "steward.log"
+    with ExitStack() as undo:
+        engine = open_engine(address)
+        undo.callback(engine.dispose)
+        process = undo.enter_context(_serving(environ, log))
+        port = _port_once_ready(process, log)
+        yield RunningSteward(
+            port=port,
+            key=created["key"],
+            key_id=UUID(created["id"]),
+            environ=environ,
+            bodies=folder / "bodies",
+            log=log,
+            process=process,
+            ledger=PostgresLedger(engine),
+        )
+
+
+def _new_database(server: LocalPostgres) -> PostgresAddress:
+    name = f"steward_{next(_numbers)}"
+    address = PostgresAddress(server.host, server.port, server.user, server.password, server.database, "disable")
+    engine = open_engine(address)
+    try:
+        with engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
+    finally:
+        engine.dispose()
+    return replace(address, database=name)
+
+
+def _environ(address: PostgresAddress, folder: Path, provider_url: str) -> dict[str, str]:
+    bodies = folder / "bodies"
+    bodies.mkdir(parents=True, exist_ok=True)
+    password = address.password.reveal() if isinstance(address.password, Secret) else address.password
+    return {
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
+        "PYTHONUNBUFFERED": "1",
+        "ENCRYPTION_KEY": secrets.token_hex(32),
+        "POSTGRES_HOST": address.host,
+        "POSTGRES_PORT": str(address.port),
+        "POSTGRES_USER": address.user,
+        "POSTGRES_PASSWORD": str(password),
+        "POSTGRES_DB": address.database,
+        "BODY_STORE_URL": bodies.as_uri(),
+        "OPENAI_BASE_URL": provider_url,
+        "ANTHROPIC_BASE_URL": provider_url,
+        "GEMINI_BASE_URL": provider_url,
+        "PRICING_REMOTE_URL": "",
+        "HOST": "127.0.0.1",
+        "PORT": "0",
+        "SHUTDOWN_DELAY": "0",
+        "LOG_LEVEL": "debug",
+    }
+
+
+def _expect_success(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
+    assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
+    return done
+
+
+@contextmanager
+def _serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen([*COMMAND, "serve"], env=dict(environ), cwd="/", stdout=out, stderr=out)
+    try:
+        yield process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(STOP_WITHIN_S) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _port_once_ready(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The port that the log names, once `/readyz` there is 200."""
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        named = _LISTENING.search(log.read_bytes())
+        try:
+            return named is not None and call(int(named[1]), Request(b"GET", b"/readyz")).status == 200
+        except (OSError, Ended):
+            return False
+
+    eventually(ready, START_WITHIN_S)
+    named = _LISTENING.search(log.read_bytes())
+    assert named is not None
+    return int(named[1])
+
+
+@pytest.fixture(scope="session")
+def steward_server(
+    postgres_server: LocalPostgres, provider: Provider, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningSteward]:
+    """One Steward for the whole run, in front of `provider` for all three dialects."""
+    with running_steward(postgres_server, tmp_path_factory.mktemp("steward"), provider.url) as running:
+        yield running
+
+
+@pytest.fixture
+def make_steward(postgres_server: LocalPostgres, tmp_path: Path) -> Iterator[Callable[..., RunningSteward]]:
+    """Starts Stewards of a test's own: `make_steward(provider_url, SETTING="value")`; each has its own database."""
+    with ExitStack() as undo:
+        numbers = count()
+
+        def make(provider_url: str, **settings: str) -> RunningSteward:
+            folder = tmp_path / f"steward-{next(numbers)}"
+            folder.mkdir()
+            return undo.enter_context(running_steward(postgres_server, folder, provider_url, settings))
+
+        yield make
