@@ -12,11 +12,11 @@ import anthropic
 import openai
 import pytest
 
+from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import BodyState, Outcome, Record, UsageSource
 from tests.sdk.google_sdk import genai, types
 from tests.servers.examples import ERROR_MESSAGE, TEXT, respond
 from tests.servers.plain_http import Request, read_head
-from tests.servers.postgres import LocalPostgres
 from tests.servers.socket_provider import Answer, Provider, Received
 from tests.servers.steward import RunningSteward, running_steward
 
