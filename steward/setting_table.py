@@ -207,7 +207,7 @@ TABLE: tuple[Setting, ...] = (
         values.duration(0, HOUR_S),
         "2s",
         "duration",
-        "How long a request-scoped host waits for a call to be settled before it answers.",
+        "The longest a caller waits, before the last piece of his answer, for his call to be noted in the database.",
     ),
     Setting(
         "BODY_STORE_URL",

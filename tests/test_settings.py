@@ -345,6 +345,17 @@ def test_every_row_is_a_field_or_part_of_one() -> None:
         assert name in known or f"{name}_s" in known or parts.fullmatch(row.name), row.name
 
 
+def test_every_setting_is_read_by_somebody() -> None:
+    root = Path(__file__).parents[1]
+    apart = {root / "steward" / "settings.py"}
+    files = [file for name in ("steward", "handlers") for file in (root / name).rglob("*.py") if file not in apart]
+    text = "\n".join(file.read_text() for file in files)
+    without_choice = {"encryption_key", "after_response", "shown"}
+    read = {field.name for field in fields(Settings) if re.search(rf"settings\.{field.name}\b", text)}
+    assert read | without_choice == {field.name for field in fields(Settings)}
+    assert "needed_encryption_key()" in text
+
+
 _texts = st.one_of(
     st.text(max_size=80),
     st.from_regex(r"(https?|s3|gs|file)://[ -~]{0,40}", fullmatch=True),
