@@ -23,6 +23,7 @@ from tests.servers.steward import RunningSteward, running_steward
 from tests.servers.waiting import eventually
 
 PATH = b"/v1/chat/completions"
+START = b"POST " + PATH + b" HTTP/1.1"
 UNSTAGED = [scenario for scenario in SCENARIOS.values() if not scenario.staged]
 PLAYED_APART = {"late_bytes", "second_answer_next_packet"}
 """See tests/contracts/test_upstream.py: no client can tell poison that is on its way from the answer it awaits."""
@@ -36,21 +37,28 @@ class House:
     steward: RunningSteward
     provider: Provider
 
-    def head(
-        self, canary: bytes, *extra: bytes, start: bytes = b"POST " + PATH + b" HTTP/1.1", **left_out: bool
-    ) -> bytes:
+    def head(self, canary: bytes, *extra: bytes, start: bytes = START, host: bool = True, key: bool = True) -> bytes:
         """A good head, with lines added; `host=False` and `key=False` leave theirs out. Ends before the blank line."""
         lines = [start]
-        if left_out.get("host", True):
+        if host:
             lines.append(b"Host: steward.test")
-        if left_out.get("key", True):
+        if key:
             lines.append(b"X-Majordomo-Key: " + self.steward.key.encode())
         lines += [b"Authorization: Bearer sk-test", b"x-canary: " + canary, *extra]
         return b"\r\n".join(lines) + b"\r\n"
 
-    def whole(self, canary: bytes, *extra: bytes, body: bytes = b"{}", **how: bool) -> bytes:
+    def whole(
+        self,
+        canary: bytes,
+        *extra: bytes,
+        body: bytes = b"{}",
+        start: bytes = START,
+        host: bool = True,
+        key: bool = True,
+    ) -> bytes:
         """A good request, with lines added."""
-        return self.head(canary, *extra, b"Content-Length: %d" % len(body), **how) + b"\r\n" + body
+        framed = (*extra, b"Content-Length: %d" % len(body))
+        return self.head(canary, *framed, start=start, host=host, key=key) + b"\r\n" + body
 
     def say(self, octets: bytes) -> Heard:
         """Sends this and listens to the end."""
@@ -104,6 +112,11 @@ REFUSED: dict[str, tuple[int, list[bytes], bytes]] = {
     "identity": (501, _line(b"Transfer-Encoding: identity"), b""),
     "chunked twice": (400, _line(b"Transfer-Encoding: chunked, chunked"), b"0\r\n\r\n"),
     "chunked in two lines": (400, _line(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), b"0\r\n\r\n"),
+    "gzip and chunked in two lines": (
+        501,
+        _line(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked"),
+        b"0\r\n\r\n",
+    ),
     "a disguised chunked": (501, _line(b"Transfer-Encoding: xchunked"), b""),
     "a folded line": (400, _line(b"x-a: 1", b"  2", b"Content-Length: 0"), b""),
     "a folded transfer coding": (400, _line(b"Transfer-Encoding:", b" chunked"), b"0\r\n\r\n"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import select
+import selectors
 import socket
 import time
 from collections.abc import Iterable
@@ -47,24 +47,29 @@ def say(port: int, pieces: bytes | Iterable[bytes], within_s: float = WITHIN_S, 
     waiting = iter([pieces] if isinstance(pieces, bytes) else pieces)
     out, heard, sent = b"", bytearray(), 0
     deadline = time.monotonic() + within_s
-    with socket.create_connection(("127.0.0.1", port)) as sock:
+    with socket.create_connection(("127.0.0.1", port)) as sock, selectors.DefaultSelector() as selector:
         sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
         sending = True
         while (left := deadline - time.monotonic()) > 0:
             if sending and not out:
                 out = next(waiting, b"")
                 sending = bool(out)
-            readable, writable, _ = select.select([sock], [sock] if sending else [], [], left)
+                if not sending:
+                    selector.modify(sock, selectors.EVENT_READ)
+            ready = sum(events for _, events in selector.select(left))
             try:
-                if readable:
+                if ready & selectors.EVENT_READ:
                     piece = sock.recv(65_536)
                     if not piece:
                         return Heard(bytes(heard), sent, closed=True)
                     heard += piece
-                    sending = False
+                    if sending:
+                        sending = False
+                        selector.modify(sock, selectors.EVENT_READ)
                     if until is not None and until in heard:
                         return Heard(bytes(heard), sent, closed=False)
-                elif writable:
+                elif ready:
                     count = sock.send(out)
                     out, sent = out[count:], sent + count
             except ConnectionError:
