@@ -25,7 +25,9 @@ from steward.ports import Put, PutResult, Source
 PARALLEL: Final = 4
 """Writers at a time: what syncs together shares the disk's journal."""
 
-_REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+_REFUSALS: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+)
 """What a person must put right. A full disk, a folder not yet mounted or a failing device may pass by itself."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

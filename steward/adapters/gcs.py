@@ -104,11 +104,12 @@ class GcsBodyStore:
             source = io.BytesIO(put.source) if isinstance(put.source, bytes) else put.source
             source.seek(0)
             blob.upload_from_file(source, size=put.size_bytes, content_type="application/json", **self._bounds())
+            etag = blob.etag
         # An SDK has no closed list of what it raises: an address that answers with garbage brings out any of it.
         except Exception as exc:
             fault = _fault(exc)
             return PutResult(None, not isinstance(fault, StoreUnavailable), _code(exc))
-        if not blob.etag:
+        if not etag:
             return PutResult(None, code="NoETag")
         url = f"gs://{self._to.bucket}/{quote(name)}"
         return PutResult(BodyRef(put.key, url, put.sha256, put.size_bytes))
@@ -135,12 +136,15 @@ def _client(to: GcsDestination, address: str) -> Any:
     except ValueError as exc:  # a key that is none
         raise StoreRefused from exc
     # Address and project are always said: what is left unsaid, the library looks for in the environment.
-    return Client(
+    client = Client(
         project=to.project or "none",
         credentials=credentials,
         client_options={"api_endpoint": address},
         _http=_session(credentials, address),
     )
+    # For spans that nobody asked for it would read the bucket's own description, in a thread of its own.
+    client._bucket_metadata_cache = None
+    return client
 
 
 def _credentials(to: GcsDestination) -> Credentials:
@@ -193,8 +197,8 @@ def _unchanged(request: Any) -> Any:
 def _fault(exc: Exception) -> StoreFault:
     """What an error of the SDK means for us."""
     from google.api_core.exceptions import GoogleAPICallError
-    from google.auth.exceptions import RefreshError
-    from requests.exceptions import InvalidSchema
+    from google.auth.exceptions import InvalidOperation, RefreshError
+    from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
     if isinstance(exc, StoreFault):
         return exc
@@ -205,7 +209,9 @@ def _fault(exc: Exception) -> StoreFault:
         return StoreRefused() if status // 100 in {3, 4} and status not in _PASSING else StoreUnavailable()
     if isinstance(exc, RefreshError):
         return StoreUnavailable() if exc.retryable else StoreRefused()
-    return StoreRefused() if isinstance(exc, InvalidSchema) else StoreUnavailable()
+    # Credentials asked of who has none, and ways that lead elsewhere.
+    astray = isinstance(exc, InvalidOperation | InvalidSchema | InvalidURL | MissingSchema)
+    return StoreRefused() if astray else StoreUnavailable()
 
 
 def _code(exc: Exception) -> str:
@@ -222,6 +228,6 @@ def _address(endpoint: str) -> str:
     address = endpoint.rstrip("/")
     parts = urlsplit(address)
     plain = address.isascii() and address.isprintable() and parts.port != 0 and address.count("/") == len("//")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in address or "?" in address or not plain:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or set("@?#") & set(address) or not plain:
         raise ValueError("a Google Cloud Storage endpoint is http(s)://host[:port]")
     return address

@@ -24,6 +24,7 @@ from steward.ports import Put, PutResult
 from steward.words import Secret
 from tests.servers.stores import OWNER, Asked, S3Server, Said, Script, scripted
 
+ROOT = Path(__file__).parents[2]
 KEYS = S3Keys("AKIAEXAMPLE", Secret("CANARYSECRET"))
 
 
@@ -308,7 +309,7 @@ def hostile_environment(home: Path, metadata: Script) -> dict[str, str]:
     )
     return {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
         "HOME": str(home),
         "AWS_PROFILE": "other",
         "AWS_DEFAULT_REGION": "wrong-1",
@@ -353,7 +354,7 @@ def test_the_hosts_own_role_is_found_where_the_vendor_looks(
     # The other side of the proof above: with the host's role, these places do count.
     bucket = s3_server.bucket().bucket
     given = {"AWS_ACCESS_KEY_ID": s3_server.access_key_id, "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key}
-    plain = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    plain = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "HOME": str(tmp_path)}
     region = {"AWS_DEFAULT_REGION": "us-east-1"}
     assert run_hostile(tmp_path, plain | region | given, bucket, s3_server.address, "", "") == "stored"
     metadata = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{script.address}/container"}
@@ -369,6 +370,5 @@ def test_the_sdk_is_imported_when_first_used_and_no_other_is() -> None:
         "S3BodyStore(S3Destination('bodies', '', HostRole())).close()\n"
         "print([name for name in ('botocore', 'boto3', 'google.cloud.storage', 'requests') if name in sys.modules])\n"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "[]")
