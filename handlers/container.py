@@ -110,6 +110,7 @@ def _server(settings: Settings, services: Services, app: Application) -> _Server
     config = uvicorn.Config(
         app,
         http=listener(limits),
+        interface="asgi3",
         ws="none",
         lifespan="off",
         log_config=None,

@@ -5,7 +5,6 @@ It reads no setting and opens nothing: it is handed Services.
 
 from __future__ import annotations
 
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse

@@ -76,7 +76,7 @@ class Authenticator:
     def __init__(
         self,
         directory: Directory,
-        limits: KeyLimits = KeyLimits(),  # noqa: B008 - frozen
+        limits: KeyLimits = KeyLimits(),
         polled: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:

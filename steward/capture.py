@@ -47,7 +47,7 @@ class Capture:
     def _to_disk(self, piece: bytes) -> None:
         try:
             if self._file is None:
-                self._file = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+                self._file = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - outlives this
                 self._write(b"".join(self._pieces))
                 self._pieces = []
             self._write(piece)

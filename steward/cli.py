@@ -50,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         log.configure()
-        if arguments.run is _version:
-            return _version(arguments)
+        if arguments.unset:
+            answer: Callable[[argparse.Namespace], int] = arguments.run
+            return answer(arguments)
         settings = load(os.environ)
         log.configure(settings.log_level)
         run: Callable[[argparse.Namespace, Settings], int] = arguments.run
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
     demo.add_argument("--once", action="store_true", help="tell the story and exit")
     shown = _command(commands, "version", "The version.", _version)
+    shown.set_defaults(unset=True)  # a wrong setting must not keep the version from being told
     shown.add_argument("--json", action="store_true", help="print an object")
     return parser
 
@@ -122,7 +124,7 @@ def _command(
     parser = commands.add_parser(
         name, help=what, description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, unset=False)
     return parser
 
 
@@ -255,15 +257,14 @@ def _config(arguments: argparse.Namespace, settings: Settings) -> int:
 def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import demo
 
-    code: int = demo.run(port=settings.port, once=arguments.once, environ=os.environ)
-    return code
+    return demo.run(port=settings.port, once=arguments.once, environ=os.environ)
 
 
 def _version(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"version": VERSION})
     else:
-        print(f"majordomo-steward {version('majordomo-steward')}")
+        print(f"majordomo-steward {VERSION}")
     return 0
 
 

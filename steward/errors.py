@@ -260,7 +260,7 @@ class CallerGone(StewardError):
     message = "The caller left."
 
 
-class Cut(Exception):  # noqa: N818 - a signal to the listener, not a fault to be answered
+class Cut(Exception):
     """Raised by the relay to end a response that must not end cleanly: the connection is closed under it."""
 
 

@@ -1,6 +1,9 @@
 """The nouns: what one call is, from its admission to its row.
 
 No I/O, no clock, no environment: times arrive as arguments. An `Exchange` never holds a credential (SECURITY F16).
+
+Nouns are frozen, but for the four that are made anew for every call while the caller waits (`Intent`, `Outbound`,
+`Timings`, `Exchange`): freezing those costs 10 us a call, measured, a sixth of all we add. Nobody changes them either.
 """
 
 from __future__ import annotations
@@ -154,7 +157,7 @@ Headers = list[tuple[bytes, bytes]]
 """Header fields in their order with their repeats; names lower-case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Outbound:
     """What is sent to the provider, but for the body, which is streamed."""
 
@@ -204,7 +207,7 @@ class Body:
             self.file = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Timings:
     """Monotonic offsets from admission, in microseconds; None for what did not happen."""
 
@@ -214,7 +217,18 @@ class Timings:
     last_byte_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class Intent:
+    """A call that is about to go to the provider: what is known if nothing more is ever heard of it."""
+
+    id: UUID
+    caller: Caller
+    route: Route
+    requested_at: datetime
+    method: str
+
+
+@dataclass(slots=True)
 class Exchange:
     """The one thing that crosses from relay to settle. It never holds a credential.
 
@@ -229,7 +243,7 @@ class Exchange:
     outcome: Outcome
     status: int | None = None
     """What the caller got; None when he left before any answer."""
-    timings: Timings = Timings()
+    timings: Timings = field(default_factory=Timings)
     request: Body = field(default_factory=Body)
     response: Body = field(default_factory=Body)
     request_headers: Headers = field(default_factory=list, repr=False)
@@ -391,9 +405,10 @@ _BODY_RANKS = {
 }
 
 
+_RANDOM_BITS = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
+_VERSION_BITS = 7 << 76 | 2 << 62
+
+
 def uuid7(unix_ms: int, random: bytes) -> UUID:
     """A UUIDv7 (RFC 9562, 5.7) of 48 bits of time and 74 of the ten random octets given."""
-    value = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random, "big")
-    value = value & ~(0xF << 76) | 7 << 76
-    value = value & ~(0x3 << 62) | 2 << 62
-    return UUID(int=value)
+    return UUID(int=(unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random, "big") & _RANDOM_BITS | _VERSION_BITS)

@@ -441,24 +441,21 @@ class Lane:
 
     def head(self, outbound: Outbound) -> bytes:
         """The request's head: start line, our own fields, the caller's."""
-        parts = [outbound.method, b" ", outbound.target, b" HTTP/1.1\r\n", self._host]
-        for name, value in outbound.headers:
-            parts += (name, b": ", value, b"\r\n")
         if outbound.length is None:
-            parts.append(b"transfer-encoding: chunked\r\n\r\n")
+            end = b"transfer-encoding: chunked\r\n\r\n"
         elif outbound.has_length:
-            parts.append(b"content-length: %d\r\n\r\n" % outbound.length)
+            end = b"content-length: %d\r\n\r\n" % outbound.length
         else:
-            parts.append(b"\r\n")
-        return b"".join(parts)
+            end = b"\r\n"
+        start = b"%b %b HTTP/1.1\r\n%b" % (outbound.method, outbound.target, self._host)
+        return b"".join([start, *[b"%b: %b\r\n" % item for item in outbound.headers], end])
 
     def sweep(self) -> None:
         """Ends what is overdue: calls in silence, connections idle or old."""
         now = self.now()
         for connection in list(self._all):
-            if connection.answer is not None:
-                if now > connection.deadline:
-                    connection.answer.overdue()
+            if connection.answer is not None and now > connection.deadline:
+                connection.answer.overdue()
         for connection in [idle for idle in self._idle if not idle.usable(now)]:
             self._idle.remove(connection)
             connection.abort()
@@ -519,7 +516,7 @@ class Pool:
 class _Call:
     """One request on its way out: once, or once more when that buys nothing twice."""
 
-    __slots__ = ("_body", "_lane", "_on_sent", "_outbound", "_answer", "_again", "_written")
+    __slots__ = ("_again", "_answer", "_body", "_lane", "_on_sent", "_outbound", "_written")
 
     def __init__(self, lane: Lane, outbound: Outbound, body: RequestBody, on_sent: Callable[[], None]) -> None:
         self._lane = lane

@@ -131,7 +131,6 @@ class Listener(HttpToolsProtocol):
         self._window_bytes = 0
         self._window_end = _NEVER
         self._stall_end = _NEVER
-        self._field_bytes = 0
         self._refusal: CallerFault | None = None
 
     # what asyncio calls
@@ -183,9 +182,7 @@ class Listener(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         self.url = b""
-        self.expect_100_continue = False
         self.headers = []
-        self._field_bytes = 0
         # What stands before it in the same piece is not its own.
         self._head_bytes = 0 if self.cycle is None else -self._chunk_bytes
         self._in_head = True
@@ -193,27 +190,15 @@ class Listener(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; what comes after the head is a trailer, and dropped."""
-        if not self._in_head:
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            self._give_up(Unsupported())
-        self._field_bytes += len(name) + len(value) + 4
-        self.headers.append((name, value))
-        if len(self.headers) > self.limits.head_fields or self._field_bytes > self.limits.head_bytes:
-            self._give_up(HeadTooLarge())
+        if self._in_head:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: the application starts, before any octet of the body is looked at."""
         self._in_head = False
         self.deadline = _NEVER
+        self._check_head()
         parser = self.parser
-        if parser.should_upgrade():
-            self._give_up(Unsupported())
-        if len(self.url) + self._field_bytes > self.limits.head_bytes:
-            self._give_up(HeadTooLarge())
         version = parser.get_http_version()
         busy = self.cycle is not None and not self.cycle.response_complete
         cycle = Cycle(self, self._scope(version), version != "1.0" and parser.should_keep_alive())
@@ -225,6 +210,23 @@ class Listener(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
         else:
             self._start(cycle)
+
+    def _check_head(self) -> None:
+        """Bounds and framing. The exact size is only added up for a head that might be too large."""
+        limits, headers = self.limits, self.headers
+        if len(headers) > limits.head_fields:
+            self._give_up(HeadTooLarge())
+        if self._head_bytes + self._chunk_bytes > limits.head_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
+            if size > limits.head_bytes:
+                self._give_up(HeadTooLarge())
+        if self.parser.should_upgrade():
+            self._give_up(Unsupported())
+        named = dict(headers)
+        self.expect_100_continue = named.get(b"expect", b"").lower() == b"100-continue"
+        coding = named.get(b"transfer-encoding")
+        if coding is not None and coding.strip().lower() != b"chunked":
+            self._give_up(Unsupported())
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -497,26 +499,23 @@ class Cycle:
         self.response_started = True
         self.waiting_for_100_continue = False
         status = message["status"]
-        bare = self.scope["method"] == "HEAD" or status in _NO_BODY
-        self._has_body = not bare
-        parts = [_STATUS_LINES[status]]
-        framed = False
-        for name, value in message["headers"]:
-            if name == b"content-length":
-                framed = True
-                self._left = 0 if bare else int(value)
-            elif name == b"connection" and value.lower() == b"close":
-                self.keep_alive = False
-                continue
-            parts += (name, b": ", value, b"\r\n")
-        if bare:
+        headers = message["headers"]
+        named = dict(headers)
+        length = named.get(b"content-length")
+        if b"connection" in named:
+            self.keep_alive = self.keep_alive and named[b"connection"].lower() != b"close"
+            headers = [item for item in headers if item[0] != b"connection"]
+        parts = [_STATUS_LINES[status], *[b"%b: %b\r\n" % item for item in headers]]
+        if self.scope["method"] == "HEAD" or status in _NO_BODY:
+            self._has_body = False
             self._left = 0
-        elif not framed:
-            if self.scope["http_version"] == "1.0":
-                self.keep_alive = False
-            else:
-                self._chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
+        elif length is not None:
+            self._left = int(length)
+        elif self.scope["http_version"] == "1.0":
+            self.keep_alive = False
+        else:
+            self._chunked = True
+            parts.append(b"transfer-encoding: chunked\r\n")
         if self.more_body:
             # The answer came before the request's end: what the caller still sends is not read.
             self.keep_alive = False

@@ -196,7 +196,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         "org": _uuid,
         "outcome": _member(Outcome),
         "place": _like(r"[A-Za-z0-9_.<>-]{1,80}:[0-9]{1,7}"),
-        "price_source": _like(r"[a-z][a-z-]{0,31} [0-9A-Za-z.:+-]{1,40}"),
+        "price_source": _like(r"[a-z][a-z-]{0,31}(?: remote)? [0-9A-Za-z.:+-]{1,40}"),
         "provider": _like(r"[a-z][a-z0-9_-]{0,31}"),
         "provider_cost_usd": _usd,
         "revision": _like(r"[a-z0-9_]{1,64}"),

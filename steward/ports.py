@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 from uuid import UUID
 
 from steward.errors import BadRequest
-from steward.exchange import BodyRef, Caller, Exchange, Headers, Outbound, Record
+from steward.exchange import BodyRef, Caller, Exchange, Headers, Intent, Outbound, Record
 from steward.words import Secret
 
 MAX_KEY_NAME = 200
@@ -86,8 +86,8 @@ class AfterResponse(Protocol):
     What `submit` accepts is settled at least once.
     """
 
-    def intend(self, exchange: Exchange) -> None:
-        """Before the first byte goes upstream: a call whose outcome, so far, is `interrupted`.
+    def intend(self, intent: Intent) -> None:
+        """Before the first byte goes upstream: a call that is `interrupted` if nothing more is heard of it.
 
         Raises NotAccepted when even this cannot be kept: then nothing is sent to the provider.
         """
@@ -128,7 +128,7 @@ class BodyStore(Protocol):
     """A decided destination for body objects: gzip JSON documents under keys."""
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        """Stores each, in parallel within bounds; one result each, in order. Idempotent. Never raises for one object."""
+        """Stores each, in parallel within bounds; one result each, in order. Idempotent; never raises for one object."""
 
     def get(self, key: str) -> bytes:
         """The object as it was put (still gzip). Raises BodyNotFound, StoreUnavailable, StoreRefused."""

@@ -30,11 +30,10 @@ from steward.errors import (
     UpstreamFault,
     UpstreamTimeout,
 )
-from steward.exchange import Body, Caller, Exchange, Headers, Origin, Outcome, Route, Timings, uuid7
+from steward.exchange import Caller, Exchange, Headers, Intent, Origin, Outcome, Route, Timings, uuid7
 from steward.ports import AfterResponse, Answer, Upstream
 from steward.providers import dialect_hint, facts
 from steward.wire.headers import CallerHead, kept, kept_query, read_caller_head
-from steward.words import Secret
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -47,7 +46,6 @@ OUR_PREFIXES = (b"/admin/", b"/api/v1/proxy-keys", b"/api/v1/claude-sessions", b
 """Compared with the raw path, before any decoding (SECURITY F21). All else goes to a provider or is refused."""
 
 _NO_TAGS = Admitted()
-_EMPTY = Body()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,8 @@ class Stages:
     upstream: Callable[[Origin], Upstream]
     """The pool, or the way through an egress proxy."""
     after_response: AfterResponse
-    credential_key: Callable[[], Secret[bytes]]
-    """Keys the hash of provider credentials. Raises KeyCheckUnavailable until the database was heard once."""
+    credential_hash: Callable[[], rewrite.KeyedHash]
+    """The keyed hash of provider credentials. Raises KeyCheckUnavailable until the database was heard once."""
     capture_max_bytes: int
     key_max_inflight: int = 0
     """Calls that one key may have running; 0: no bound."""
@@ -85,20 +83,19 @@ class Proxy:
         self._own = own
         self._inflight: dict[UUID, int] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI."""
         if scope["type"] != "http":
-            await self._own(scope, receive, send)
-            return
+            return self._own(scope, receive, send)
         path = scope["raw_path"]
         if path in OUR_PATHS or path.startswith(OUR_PREFIXES):
-            await self._own(scope, receive, send)
-        else:
-            await self.relay(Call(scope, receive, send, self._stages))
+            return self._own(scope, receive, send)
+        return self.relay(Call(scope, receive, send, self._stages))
 
     async def relay(self, call: Call) -> None:
         """The way. An error before the answer began becomes an answer; after it, the caller's stream breaks too."""
         stages = self._stages
+        call.begins()
         try:
             head = read_caller_head(call.scope["headers"])
             caller = stages.authenticator.at_once(head.key) or await stages.authenticator.ask(head.key or b"")
@@ -107,7 +104,7 @@ class Proxy:
             self._count(call, caller)
             outbound = rewrite.outbound(stages.origins[route.provider], call.method, route, call.query, head)
             await call.body_begins(head)
-            stages.after_response.intend(call.exchange(Outcome.INTERRUPTED))
+            stages.after_response.intend(call.intent(caller, route))
             answer = await stages.upstream(outbound.origin).send(outbound, call, call.on_sent)
             await call.pass_on(answer)
         except StewardError as error:
@@ -150,42 +147,29 @@ class Proxy:
 class Call:
     """One call on its way: its captures, its times, and what is known of it so far. Also the `RequestBody`."""
 
-    __slots__ = (
-        "_answer",
-        "_began_ns",
-        "_body_ended",
-        "_credential_hash",
-        "_cycle",
-        "_first_us",
-        "_head",
-        "_head_us",
-        "_last_us",
-        "_pending",
-        "_receive",
-        "_request",
-        "_requested_at",
-        "_response",
-        "_send",
-        "_sent_us",
-        "_stages",
-        "_started",
-        "_submitted",
-        "_tags",
-        "_task",
-        "_watcher",
-        "caller",
-        "caller_gone",
-        "counted",
-        "id",
-        "method",
-        "path",
-        "query",
-        "route",
-        "scope",
-    )
+    # Set on the class, overwritten on the call: most calls need few of them, and setting thirty costs 3 us.
+    caller: Caller | None = None
+    route: Route | None = None
+    caller_gone = False
+    counted: UUID | None = None
+    """The key whose running calls this one is counted among."""
+    _head: CallerHead | None = None
+    _tags = _NO_TAGS
+    _credential_hash: str | None = None
+    _pending: bytes | None = None
+    _body_ended = False
+    _answer: Answer | None = None
+    _started = False
+    _submitted = False
+    _sent_us: int | None = None
+    _head_us: int | None = None
+    _first_us: int | None = None
+    _last_us: int | None = None
+    _watcher: asyncio.Task[None] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, stages: Stages) -> None:
         clock = stages.clock
+        self._monotonic_ns = clock.monotonic_ns
         self._began_ns = clock.monotonic_ns()
         self._requested_at = clock.utc()
         self.id = uuid7(int(self._requested_at.timestamp() * 1000), clock.random(10))
@@ -196,36 +180,22 @@ class Call:
         self._receive = receive
         self._send = send
         self._stages = stages
-        self.caller: Caller | None = None
-        self.route: Route | None = None
-        self.caller_gone = False
-        self.counted: UUID | None = None
-        """The key whose running calls this one is counted among."""
-        self._head: CallerHead | None = None
-        self._tags = _NO_TAGS
-        self._credential_hash: str | None = None
         self._request = Capture(stages.capture_max_bytes)
         self._response = Capture(stages.capture_max_bytes)
-        self._pending: bytes | None = None
-        self._body_ended = False
-        self._answer: Answer | None = None
-        self._started = False
-        self._submitted = False
-        self._sent_us: int | None = None
-        self._head_us: int | None = None
-        self._first_us: int | None = None
-        self._last_us: int | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._task = asyncio.current_task()
+        self._task: asyncio.Task[object] | None = None
         self._cycle = scope.get("extensions", _NO_EXTENSIONS).get("steward")
         if self._cycle is not None:
             self._cycle.on_lost = self.caller_left
 
     # admission
 
+    def begins(self) -> None:
+        """From here on the call has a task that may be ended when the caller leaves."""
+        self._task = asyncio.current_task()
+
     def admit(self, caller: Caller, route: Route, head: CallerHead) -> None:
         """Who calls and where to is known: from here on there is a row, whatever happens. Raises LeakedKey."""
-        credential_key = self._stages.credential_key().reveal()
+        keyed_hash = self._stages.credential_hash()
         self.route = route
         self._head = head
         if head.majordomo:
@@ -235,7 +205,7 @@ class Call:
             self._response = Capture(0)
         self.caller = caller
         found = rewrite.credential(head.end_to_end, self.query, facts(route.dialect))
-        self._credential_hash = rewrite.keyed_hash(credential_key, found)
+        self._credential_hash = keyed_hash.of(found)
 
     # the caller's body
 
@@ -376,6 +346,10 @@ class Call:
 
     # the exchange
 
+    def intent(self, caller: Caller, route: Route) -> Intent:
+        """What is known before the first byte goes upstream."""
+        return Intent(self.id, caller, route, self._requested_at, self.scope["method"])
+
     async def _submit(self, exchange: Exchange) -> None:
         self._submitted = True
         accepted = self._stages.after_response.submit(exchange)
@@ -386,7 +360,6 @@ class Call:
         """What is known of the call now. Only for a call that was admitted."""
         assert self.caller is not None and self.route is not None and self._head is not None
         answer, tags = self._answer, self._tags
-        intent = outcome is Outcome.INTERRUPTED and error is None
         status = error.status if told and error is not None else (answer.status if answer is not None else None)
         return Exchange(
             id=self.id,
@@ -397,8 +370,8 @@ class Call:
             outcome=outcome,
             status=status,
             timings=Timings(self._sent_us, self._head_us, self._first_us, self._last_us),
-            request=_EMPTY if intent else self._request.body(),
-            response=_EMPTY if intent else self._response.body(),
+            request=self._request.body(),
+            response=self._response.body(),
             request_headers=kept(self._head.end_to_end),
             response_headers=kept(answer.headers) if answer is not None else [],
             query=kept_query(self.query),
@@ -424,7 +397,7 @@ class Call:
             self._response.discard()
 
     def _elapsed_us(self) -> int:
-        return (self._stages.clock.monotonic_ns() - self._began_ns) // 1000
+        return (self._monotonic_ns() - self._began_ns) // 1000
 
 
 def _outcome(error: StewardError, told: bool) -> Outcome:

@@ -14,9 +14,10 @@ from steward.errors import LeakedKey
 from steward.exchange import Headers, Origin, Outbound, Route
 from steward.providers import DialectFacts
 from steward.wire.headers import CallerHead
+from steward.words import Secret
 
 _OURS = re.compile(rb"mdm_(?:sk|pk|st)_")
-_MAX_BEARER = 16_384
+_MAX_CREDENTIAL = 16_384
 
 
 def outbound(origin: Origin, method: bytes, route: Route, query: bytes, head: CallerHead) -> Outbound:
@@ -58,8 +59,17 @@ def credential(headers: Headers, query: bytes, facts: DialectFacts) -> bytes | N
 _CREDENTIAL_FIELDS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"cookie", b"api-key"})
 
 
-def keyed_hash(key: bytes, found: bytes | None) -> str | None:
-    """HMAC-SHA-256 (hex) of a credential: tells two apart and gives neither away."""
-    if not found:
-        return None
-    return hmac.digest(key, found[:_MAX_BEARER], "sha256").hex()
+class KeyedHash:
+    """HMAC-SHA-256 of provider credentials under one key: tells two apart and gives neither away."""
+
+    def __init__(self, key: Secret[bytes]) -> None:
+        # Set up once and copied: setting up costs more than hashing a key does.
+        self._keyed = hmac.new(key.reveal(), digestmod="sha256")
+
+    def of(self, found: bytes | None) -> str | None:
+        """64 hex digits, or None for no credential."""
+        if not found:
+            return None
+        keyed = self._keyed.copy()
+        keyed.update(found[:_MAX_CREDENTIAL])
+        return keyed.hexdigest()

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from steward import egress, log
 from steward.body_object import BodyObject, build, object_key
-from steward.exchange import BodyState, Cost, Exchange, Metered, Record, UsageSource
+from steward.exchange import BodyState, Cost, Exchange, Intent, Metered, Outcome, Record, UsageSource
 from steward.meter import meter
 from steward.ports import BodyStore, Ledger, Put, PutResult, Refused
 from steward.price import PriceBook
@@ -78,8 +78,16 @@ class Settler:
         log.call(exchange, metered, cost, record.model, record.body_state)
         return Settling(exchange, record)
 
-    def intent(self, exchange: Exchange) -> Record:
+    def intent(self, intent: Intent) -> Record:
         """The row of a call whose outcome is not known yet; should the process die, it is the last word."""
+        exchange = Exchange(
+            id=intent.id,
+            caller=intent.caller,
+            route=intent.route,
+            requested_at=intent.requested_at,
+            method=intent.method,
+            outcome=Outcome.INTERRUPTED,
+        )
         record = row(exchange, Metered(UsageSource.NONE), None, known=False)
         state = self._first_state(exchange)
         return replace(record, body_state=BodyState.LOST if state is BodyState.PENDING else state)

@@ -1,6 +1,6 @@
 """Settings -> Services: the one composition root, and the only file that imports adapters, each inside its branch.
 
-It decides nothing at call time and holds no state of its own; what it made is started and stopped by the host's handler.
+It decides nothing at call time and holds no state of its own; what it made, the host's handler starts and stops.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from steward.forward import Pool, PoolLimits, tls_context
 from steward.ports import AfterResponse, BodyStore, Directory, Ledger, Upstream
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
+from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
@@ -175,7 +176,7 @@ def build(settings: Settings) -> Services:
             origins=dict(settings.origins),
             upstream=upstreams.of,
             after_response=after_response,
-            credential_key=credential.get,
+            credential_hash=credential.get,
             capture_max_bytes=settings.capture_max_bytes,
             key_max_inflight=settings.key_max_inflight,
         ),
@@ -213,19 +214,20 @@ class _CredentialKey:
     def __init__(self, directory: Directory, health: Health) -> None:
         self._directory = directory
         self._health = health
-        self._key: Secret[bytes] | None = None
+        self._hash: KeyedHash | None = None
 
-    def get(self) -> Secret[bytes]:
+    def get(self) -> KeyedHash:
         """Raises KeyCheckUnavailable before the first answer of the database."""
-        if self._key is None:
+        if self._hash is None:
             raise KeyCheckUnavailable
-        return self._key
+        return self._hash
 
     async def learn(self) -> None:
         """Asks until it is told."""
-        while self._key is None:
+        while self._hash is None:
             try:
-                self._key = await asyncio.to_thread(self._directory.instance_secret, "provider_key_hash")
+                key = await asyncio.to_thread(self._directory.instance_secret, "provider_key_hash")
+                self._hash = KeyedHash(key)
                 self._health.wrong_key = False
             except LedgerFault:
                 await asyncio.sleep(_WAIT_FOR_DATABASE_S)

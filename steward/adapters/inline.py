@@ -20,7 +20,7 @@ from uuid import UUID
 
 from steward import log
 from steward.errors import LedgerFault
-from steward.exchange import BodyState, Exchange
+from steward.exchange import BodyState, Exchange, Intent
 from steward.ports import Ledger
 from steward.settle import Settler, Settling, lost
 
@@ -46,17 +46,17 @@ class InlineLimits:
 class Inline:
     """AfterResponse by two threads: one writes intents, one settles."""
 
-    def __init__(self, settler: Settler, ledger: Ledger, limits: InlineLimits = InlineLimits()) -> None:  # noqa: B008
+    def __init__(self, settler: Settler, ledger: Ledger, limits: InlineLimits = InlineLimits()) -> None:
         self._settling = _SettleThread(settler, limits)
         self._intents = _IntentThread(settler, ledger, limits)
         self._limits = limits
         self._waiting: dict[UUID, asyncio.Future[None]] = {}
 
-    def intend(self, exchange: Exchange) -> None:
+    def intend(self, intent: Intent) -> None:
         """See ports.AfterResponse."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[exchange.id] = written
-        self._intents.put(exchange, written)
+        self._waiting[intent.id] = written
+        self._intents.put(intent, written)
 
     def submit(self, exchange: Exchange) -> Awaitable[None] | None:
         """See ports.AfterResponse."""
@@ -87,15 +87,15 @@ class _IntentThread:
         self._settler = settler
         self._ledger = ledger
         self._limits = limits
-        self._queue: deque[tuple[Exchange, asyncio.Future[None]]] = deque()
+        self._queue: deque[tuple[Intent, asyncio.Future[None]]] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._pause_until = 0.0
         self._thread = threading.Thread(target=self._run, name="steward-intents", daemon=True)
         self._thread.start()
 
-    def put(self, exchange: Exchange, written: asyncio.Future[None]) -> None:
-        self._queue.append((exchange, written))
+    def put(self, intent: Intent, written: asyncio.Future[None]) -> None:
+        self._queue.append((intent, written))
         self._wake.set()
 
     def stop(self, grace_s: float) -> None:
@@ -111,21 +111,21 @@ class _IntentThread:
             if self._queue:
                 self._wake.set()
             if batch:
-                self._write([exchange for exchange, _ in batch])
+                self._write([intent for intent, _ in batch])
                 _resolve([written for _, written in batch])
 
-    def _write(self, exchanges: list[Exchange]) -> None:
+    def _write(self, intents: list[Intent]) -> None:
         now = time.monotonic()
         if now < self._pause_until:
-            log.say("intents_lost", logging.WARNING, count=len(exchanges))
+            log.say("intents_lost", logging.WARNING, count=len(intents))
             return
         try:
-            self._ledger.record([self._settler.intent(exchange) for exchange in exchanges])
+            self._ledger.record([self._settler.intent(intent) for intent in intents])
         except LedgerFault as exc:
             self._pause_until = time.monotonic() + self._limits.outage_pause_s
-            log.error("intents_lost", exc, count=len(exchanges))
+            log.error("intents_lost", exc, count=len(intents))
         except Exception as exc:  # the thread must outlive any one batch
-            log.error("intents_lost", exc, count=len(exchanges))
+            log.error("intents_lost", exc, count=len(intents))
 
 
 def _resolve(written: list[asyncio.Future[None]]) -> None:

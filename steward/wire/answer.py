@@ -118,19 +118,18 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head. What comes after the head is a trailer, and dropped."""
-        if self.head_known:
-            return
-        self._fields.append((name.lower(), value))
-        if len(self._fields) > MAX_FIELDS:
-            raise UpstreamBadAnswer
+        if not self.head_known:
+            self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head ends: interim heads are counted and forgotten, the final one is kept."""
         status = self._parser.get_status_code()
+        if len(self._fields) > MAX_FIELDS:
+            raise UpstreamBadAnswer
         if status < _FIRST_FINAL:
             self._interim += 1
             self.continued = True
-            if status < 100 or status == _SWITCHING or self._interim > MAX_INTERIM:  # noqa: PLR2004 - a status class
+            if status < 100 or status == _SWITCHING or self._interim > MAX_INTERIM:
                 raise UpstreamBadAnswer
             return
         if status > _LAST or self._head_bytes - len(self._data) > MAX_HEAD_BYTES:
@@ -149,7 +148,7 @@ class AnswerReader:
         """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""
         for name, value in self._fields:
             if name == b"content-length":
-                if self.length is not None or not value.isdigit() or len(value) > 18:  # noqa: PLR2004 - fits 64 bits
+                if self.length is not None or not value.isdigit() or len(value) > 18:
                     raise UpstreamBadAnswer
                 self.length = int(value)
             elif name == b"transfer-encoding":

@@ -6,7 +6,6 @@ no body and knows no provider but for the names of the fields that carry credent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from steward.errors import BadRequest, Unsupported, UpstreamBadAnswer
@@ -61,7 +60,10 @@ KEPT_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 KEPT_QUERY = frozenset({b"alt", b"api-version", b"beta", b"stream"})
 """The query parameters kept beside the path."""
 
+_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_RATE_LIMIT = b"ratelimit-"
 _KEPT_VALUE_MAX = 1_024
+_KEPT_NAME_MAX = 64
 
 
 @dataclass(slots=True)
@@ -84,12 +86,11 @@ class CallerHead:
         return self.chunked or bool(self.length)
 
 
-def check(fields: Iterable[tuple[bytes, bytes]], error: type[BadRequest] | type[UpstreamBadAnswer]) -> None:
+def check(fields: Headers, error: type[BadRequest] | type[UpstreamBadAnswer]) -> None:
     """Names are tokens; values hold no CR, LF or NUL. Raises `error` otherwise."""
-    fields = list(fields)
-    names = [name for name, _ in fields]
-    values = b"".join([value for _, value in fields])
-    if b"".join(names).translate(None, _TOKEN) or not all(names):
+    names, parts = zip(*fields, strict=True) if fields else ((), ())
+    values = b"".join(parts)
+    if b"".join(names).translate(None, _TOKEN) or b"" in names:
         raise error
     if b"\r" in values or b"\n" in values or b"\x00" in values:
         raise error
@@ -99,23 +100,27 @@ def read_caller_head(headers: Headers) -> CallerHead:
     """Takes a caller's fields apart (names lower-case). Raises BadRequest, Unsupported."""
     check(headers, BadRequest)
     head = CallerHead([], [])
-    seen: set[bytes] = set()
-    named: frozenset[bytes] = frozenset()
     passed = head.end_to_end
+    seen: list[bytes] = []
+    named: frozenset[bytes] = frozenset()
     for item in headers:
-        name, value = item
-        if name in _SPECIAL:
-            if name in seen and name not in HOP_BY_HOP:
-                raise BadRequest(_TWICE.get(name, _TWICE_CREDENTIAL))
-            seen.add(name)
-            if name == b"connection":
-                named |= _tokens(value)
-            elif not _note(head, name, value):
+        name = item[0]
+        if name not in _SPECIAL:
+            if name.startswith(OUR_PREFIX):
+                head.majordomo.append(item)
+            else:
                 passed.append(item)
-        elif name.startswith(OUR_PREFIX):
-            head.majordomo.append(item)
-        else:
-            passed.append(item)
+            continue
+        if name == b"connection":
+            named |= _tokens(item[1])
+        elif name not in HOP_BY_HOP or name == b"transfer-encoding":
+            if name in seen:
+                raise BadRequest(_TWICE.get(name, _TWICE_CREDENTIAL))
+            seen.append(name)
+            if name in CREDENTIALS:
+                passed.append(item)
+            elif name != b"host":
+                _note(head, item)
     if b"host" not in seen:
         raise BadRequest("The Host header is missing.")
     if head.chunked and head.length is not None:
@@ -130,26 +135,25 @@ _TWICE = {
     b"content-length": "The Content-Length header occurs more than once.",
     KEY: "The X-Majordomo-Key header occurs more than once.",
     b"expect": "The Expect header occurs more than once.",
+    b"transfer-encoding": "The Transfer-Encoding header occurs more than once.",
 }
 _TWICE_CREDENTIAL = "The provider's credential occurs more than once."
 
 
-def _note(head: CallerHead, name: bytes, value: bytes) -> bool:
-    """Takes note of a field that means something to us; True when it goes no further."""
+def _note(head: CallerHead, item: tuple[bytes, bytes]) -> None:
+    """Takes note of a field that means something to us. `Expect` alone goes on as well."""
+    name, value = item
     if name == KEY:
         head.key = value
     elif name == b"content-length":
         head.length = _length(value)
     elif name == b"transfer-encoding":
-        if value.strip().lower() != b"chunked" or head.chunked:
+        if value.strip().lower() != b"chunked":
             raise Unsupported
         head.chunked = True
     elif name == b"expect":
         head.expects_continue = value.strip().lower() == b"100-continue"
-        return False
-    elif name in CREDENTIALS:
-        return False
-    return True
+        head.end_to_end.append(item)
 
 
 def _length(value: bytes) -> int:
@@ -160,6 +164,8 @@ def _length(value: bytes) -> int:
 
 def _tokens(value: bytes) -> frozenset[bytes]:
     """The field names that `Connection` lists, but for those that are ours or mean the connection itself."""
+    if value in _PLAIN_CONNECTION:
+        return frozenset()
     names = {token.strip().lower() for token in value.split(b",")}
     return frozenset(names - {b"close", b"keep-alive", b""} - OURS_UPSTREAM)
 
@@ -170,15 +176,14 @@ def from_provider(headers: Headers) -> Headers:
     Raises UpstreamBadAnswer.
     """
     check(headers, UpstreamBadAnswer)
+    passed = [item for item in headers if item[0] not in HOP_BY_HOP and not item[0].startswith(OUR_PREFIX)]
+    if len(passed) == len(headers):
+        return passed
     named: frozenset[bytes] = frozenset()
     for name, value in headers:
         if name == b"connection":
             named |= _tokens(value)
-    return [
-        item
-        for item in headers
-        if item[0] not in HOP_BY_HOP and not item[0].startswith(OUR_PREFIX) and item[0] not in named
-    ]
+    return [item for item in passed if item[0] not in named] if named else passed
 
 
 def kept(headers: Headers) -> Headers:
@@ -186,7 +191,7 @@ def kept(headers: Headers) -> Headers:
     return [
         (name, value[:_KEPT_VALUE_MAX])
         for name, value in headers
-        if name in KEPT or (name.startswith(KEPT_PREFIXES) and len(name) <= 64)
+        if name in KEPT or (_RATE_LIMIT in name and name.startswith(KEPT_PREFIXES) and len(name) <= _KEPT_NAME_MAX)
     ]
 
 
