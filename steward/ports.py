@@ -128,7 +128,7 @@ class BodyStore(Protocol):
     """A decided destination for body objects: gzip JSON documents under keys."""
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        """Stores each, in parallel within bounds; one result each, in order. Idempotent; never raises for one object."""
+        """Stores each, in parallel within bounds; one result each, in order. Idempotent. Never raises for one of them."""
 
     def get(self, key: str) -> bytes:
         """The object as it was put (still gzip). Raises BodyNotFound, StoreUnavailable, StoreRefused."""
