@@ -17,10 +17,10 @@ from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 
 from steward.adapters.postgres_driver import Connection, Error
-from steward.adapters.postgres_tls import PostgresAddress, default_sslmode, dial
+from steward.adapters.postgres_tls import PostgresAddress, dial
 from steward.errors import LedgerFault, LedgerUnavailable, SchemaTooOld, StewardError
 
-__all__ = ["PostgresAddress", "RowsRefused", "default_sslmode", "mapped", "open_engine", "patient", "sqlstate"]
+__all__ = ["PostgresAddress", "RowsRefused", "mapped", "open_engine", "patient", "sqlstate"]
 
 STATEMENT_TIMEOUT_S: Final = 30
 READ_TIMEOUT_S: Final = STATEMENT_TIMEOUT_S + 5

