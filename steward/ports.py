@@ -128,7 +128,7 @@ class BodyStore(Protocol):
     """A decided destination for body objects: gzip JSON documents under keys."""
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        """Stores each, in parallel within bounds; one result each, in order. Idempotent. Never raises for one of them."""
+        """Stores each, in parallel within bounds; one result each, in order. Idempotent; one failing raises nothing."""
 
     def get(self, key: str) -> bytes:
         """The object as it was put (still gzip). Raises BodyNotFound, StoreUnavailable, StoreRefused."""
