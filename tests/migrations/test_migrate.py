@@ -1,0 +1,188 @@
+"""Migrating: once, again, by two at once, under a wrong key, from a newer release; and what old releases still find."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+import migrations
+from migrations import MigrateResult, migrate
+from steward.adapters.postgres_connection import mapped, open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
+from steward.adapters.postgres_ledger import COLUMNS, SCHEMA_VERSION, PostgresLedger
+from steward.errors import LedgerUnavailable, SealBroken, facts
+from steward.seal import Keyring
+from steward.words import Secret
+from tests.contracts.records import ORG, a_full_record
+from tests.contracts.test_directory import a_hash
+from tests.servers.postgres import KEYRING, Database
+from tests.servers.waiting import eventually
+
+VERSIONS = Path(migrations.__file__).parent / "steward" / "versions"
+
+
+def tables(database: Database) -> set[object]:
+    return {row[0] for row in database.run("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")}
+
+
+def head() -> str:
+    config = Config()
+    config.set_main_option("script_location", str(VERSIONS.parent))
+    config.set_main_option("path_separator", "newline")
+    found = ScriptDirectory.from_config(config).get_current_head()
+    assert found is not None
+    return found
+
+
+def test_from_nothing_to_all(empty_postgres: Database) -> None:
+    assert migrate(empty_postgres.engine, KEYRING) == MigrateResult(None, head())
+    PostgresLedger(empty_postgres.engine).ready()
+    assert len(PostgresDirectory(empty_postgres.engine, KEYRING).instance_secret("provider_key_hash").reveal()) == 32
+
+
+def test_again_changes_nothing_and_keeps_everything(empty_postgres: Database) -> None:
+    migrate(empty_postgres.engine, KEYRING)
+    ledger = PostgresLedger(empty_postgres.engine)
+    directory = PostgresDirectory(empty_postgres.engine, KEYRING)
+    record = a_full_record()
+    ledger.record([record])
+    key = directory.create_key(ORG, "one", a_hash())
+    secret, before = directory.instance_secret("provider_key_hash"), tables(empty_postgres)
+    assert migrate(empty_postgres.engine, KEYRING) == MigrateResult(head(), head())
+    assert [row.record for row in ledger.newest(ORG, 5)] == [record]
+    assert directory.list_keys(ORG) == [key]
+    assert directory.instance_secret("provider_key_hash") == secret
+    assert tables(empty_postgres) == before
+
+
+def test_two_at_once_do_it_once(empty_postgres: Database) -> None:
+    engines = [open_engine(empty_postgres.address) for _ in range(3)]
+    results: list[MigrateResult | BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            results.append(migrate(engines[index], KEYRING))
+        except BaseException as failure:
+            results.append(failure)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for engine in engines:
+        engine.dispose()
+    assert sorted(results, key=repr) == sorted(
+        [MigrateResult(None, head()), MigrateResult(head(), head()), MigrateResult(head(), head())], key=repr
+    )
+
+
+def test_one_waits_for_another_however_long_it_takes(empty_postgres: Database) -> None:
+    """Longer than any statement may take otherwise: the limit is off while the lock is awaited."""
+    results: list[MigrateResult] = []
+    with empty_postgres.engine.begin() as other:
+        other.exec_driver_sql(f"SELECT pg_advisory_xact_lock({migrations.LOCK})")
+        thread = threading.Thread(target=lambda: results.append(migrate(empty_postgres.engine, KEYRING)))
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        eventually(lambda: empty_postgres.run(waiting) == [(1,)], 20)
+        assert results == []
+    thread.join(60)
+    assert results == [MigrateResult(None, head())]
+
+
+def test_a_wrong_key_is_told_and_changes_nothing(postgres: Database) -> None:
+    before = postgres.run("SELECT name, sealed FROM instance_secrets")
+    with pytest.raises(SealBroken):
+        migrate(postgres.engine, Keyring(Secret(bytes(32))))
+    assert postgres.run("SELECT name, sealed FROM instance_secrets") == before
+    assert migrate(postgres.engine, KEYRING) == MigrateResult(head(), head())
+
+
+def test_a_schema_newer_than_this_release_is_left_alone(postgres: Database) -> None:
+    postgres.run("UPDATE steward_schema SET version_num = '9999'")
+    assert migrate(postgres.engine, KEYRING) == MigrateResult("9999", "9999")
+    assert postgres.run("SELECT version_num FROM steward_schema") == [("9999",)]
+
+
+def test_what_fails_half_way_leaves_nothing(empty_postgres: Database) -> None:
+    empty_postgres.run("CREATE TABLE instance_secrets (of_somebody_else int)")
+    with pytest.raises(LedgerUnavailable) as raised:
+        migrate(empty_postgres.engine, KEYRING)
+    assert facts(raised.value)["sqlstate"] == "42P07"
+    assert tables(empty_postgres) == {"instance_secrets"}
+
+
+def test_a_role_that_may_not_is_told(empty_postgres: Database) -> None:
+    role = f"reader_{uuid.uuid4().hex}"
+    empty_postgres.run(f"CREATE ROLE {role} LOGIN")
+    empty_postgres.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    engine = open_engine(replace(empty_postgres.address, user=role))
+    with pytest.raises(LedgerUnavailable, match="may not") as raised:
+        migrate(engine, KEYRING)
+    assert facts(raised.value)["sqlstate"] == "42501"
+    engine.dispose()
+    empty_postgres.run(f"DROP ROLE {role}")
+
+
+def test_a_server_that_is_not_there_is_told(postgres: Database) -> None:
+    engine = open_engine(replace(postgres.address, host="/nonexistent"))
+    with pytest.raises(LedgerUnavailable, match="POSTGRES_HOST"):
+        migrate(engine, KEYRING)
+
+
+def test_the_ledger_and_the_versions_agree() -> None:
+    assert head() == SCHEMA_VERSION
+    names = sorted(path.stem for path in VERSIONS.glob("[0-9]*.py"))
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+
+
+def test_the_table_has_the_columns_of_the_ledger_with_their_types(postgres: Database) -> None:
+    rows = postgres.run(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
+        "WHERE attrelid = 'llm_requests'::regclass AND attnum > 0"
+    )
+    types = {name: {"timestamp with time zone": "timestamptz"}.get(str(kind), kind) for name, kind in rows}
+    assert {name: types[name] for name in COLUMNS} == COLUMNS
+    assert types.keys() - COLUMNS.keys() == {"revision", "outcome_rank", "body_rank"}
+
+
+def test_only_tables_that_this_release_uses(postgres: Database) -> None:
+    mine = {
+        str(name)
+        for name in tables(postgres)
+        if not re.search(r"_pkey$|_key$|_newest|_idx|_changed|_pk|_20\d\d_", str(name))
+    }
+    assert mine == {"llm_requests", "llm_requests_default", "api_keys", "instance_secrets", "steward_schema"}
+
+
+def test_the_statements_of_the_first_release_run_on_the_newest_schema(postgres: Database) -> None:
+    """What release 0001 sends, word by word. A later version of the schema must not break replicas still running it."""
+    with mapped():
+        postgres.run(
+            """
+            INSERT INTO llm_requests AS t (id, org_id, api_key_id, provider, request_path, request_method, requested_at,
+                outcome, body_state, usage_source, model_alias_found, streamed, tags, tags_dropped, request_bytes,
+                response_bytes, truncated)
+            SELECT b.id, b.org_id, b.api_key_id, 'openai', '/v1/chat/completions', 'POST', now(), 'complete', 'none',
+                'none', false, false, '{}', 0, 0, 0, false
+            FROM jsonb_to_recordset(CAST(:batch AS jsonb)) AS b(id uuid, org_id uuid, api_key_id uuid)
+            ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, revision = t.revision + 1
+            WHERE excluded.outcome_rank >= t.outcome_rank AND excluded.body_rank >= t.body_rank
+            """,
+            batch=f'[{{"id": "{ORG}", "org_id": "{ORG}", "api_key_id": "{ORG}"}}]',
+        )
+        postgres.run(
+            "INSERT INTO api_keys (id, org_id, key_hash, name, description) VALUES (:id, :id, :hash, 'one', NULL)",
+            id=ORG,
+            hash=a_hash(),
+        )
+        postgres.run("UPDATE api_keys SET is_active = false, revoked_at = clock_timestamp() WHERE org_id = :id", id=ORG)
+    assert postgres.run("SELECT revision, outcome_rank, body_rank FROM llm_requests") == [(1, 1, 0)]
