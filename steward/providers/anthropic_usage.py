@@ -81,9 +81,10 @@ def _usage(usage: Json) -> Usage:
     """One usage object. Input tokens exclude the cache here; ours include it."""
     split = mapping(usage.get("cache_creation"))
     hour = counted(split, "ephemeral_1h_input_tokens")
+    if usage.get("cache_creation_input_tokens") is None:
+        parts = summed(split, "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+        usage = {**usage, "cache_creation_input_tokens": parts}
     written = counted(usage, "cache_creation_input_tokens")
-    if written is None:
-        written = summed(split, "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
     read = counted(usage, "cache_read_input_tokens")
     inputs = summed(usage, "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     outputs = counted(usage, "output_tokens")

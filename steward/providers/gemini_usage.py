@@ -23,6 +23,8 @@ from steward.providers.reading import (
 from steward.wire import jsondoc
 from steward.wire.sse import Event
 
+_IMAGE, _AUDIO = ("IMAGE", 2), ("AUDIO", 4)
+"""Modalities by name and by number: some clients of Vertex emit enums as numbers."""
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount")
 
 
@@ -97,21 +99,21 @@ def _usage(usage: Json, searches: int | None) -> Usage:
         output_tokens=outputs,
         cached_tokens=at_most(counted(usage, "cachedContentTokenCount"), inputs),
         reasoning_tokens=thoughts,
-        input_audio_tokens=at_most(_of(usage, "promptTokensDetails", "AUDIO"), inputs),
-        output_audio_tokens=at_most(_of(usage, "candidatesTokensDetails", "AUDIO"), outputs),
-        cached_audio_tokens=at_most(_of(usage, "cacheTokensDetails", "AUDIO"), inputs),
-        input_image_tokens=at_most(_of(usage, "promptTokensDetails", "IMAGE"), inputs),
-        output_image_tokens=at_most(_of(usage, "candidatesTokensDetails", "IMAGE"), outputs),
+        input_audio_tokens=at_most(_of(usage, "promptTokensDetails", _AUDIO), inputs),
+        output_audio_tokens=at_most(_of(usage, "candidatesTokensDetails", _AUDIO), outputs),
+        cached_audio_tokens=at_most(_of(usage, "cacheTokensDetails", _AUDIO), inputs),
+        input_image_tokens=at_most(_of(usage, "promptTokensDetails", _IMAGE), inputs),
+        output_image_tokens=at_most(_of(usage, "candidatesTokensDetails", _IMAGE), outputs),
         web_searches=searches,
     )
 
 
-def _of(usage: Json, details: str, modality: str) -> int | None:
+def _of(usage: Json, details: str, modality: tuple[str, int]) -> int | None:
     """Tokens of one modality, 0 where the others are told; None when the provider does not split."""
     parts = [mapping(part) for part in listed(usage.get(details))]
     if not parts:
         return None
-    counts = [count(part.get("tokenCount")) for part in parts if part.get("modality") == modality]
+    counts = [count(part.get("tokenCount")) for part in parts if part.get("modality") in modality]
     return None if None in counts else count(sum(each or 0 for each in counts))
 
 
