@@ -47,7 +47,7 @@ from tests.servers.upstreams import (
 )
 from tests.servers.waiting import eventually_async
 
-SHORT = replace(LIMITS, header_timeout_s=0.2, silence_timeout_s=0.2)
+SHORT = replace(LIMITS, header_timeout_s=0.4, silence_timeout_s=0.4)
 UNSTAGED = [scenario for scenario in SCENARIOS.values() if not scenario.staged]
 SERVED = [scenario for scenario in UNSTAGED if scenario.fate is Fate.SERVED]
 EVENTUALLY_POISONED = {"late_bytes", "second_answer_next_packet"}
@@ -979,11 +979,14 @@ def test_fifty_callers_among_every_scenario_see_only_their_own(way: Way) -> None
         return served
 
     async def story() -> None:
-        async with way.open(replace(SHORT, max_conns=16)) as (upstream, provider):
+        async with way.open(replace(LIMITS, header_timeout_s=1.0, silence_timeout_s=1.0, max_conns=16)) as (
+            upstream,
+            provider,
+        ):
             served = await asyncio.gather(*(caller(upstream, provider, number) for number in range(50)))
             assert sum(served) > 75
 
-    way.run(story, within_s=60)
+    way.run(story, within_s=120)
 
 
 async def taken(answer: Answer) -> bytes:

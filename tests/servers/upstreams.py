@@ -24,7 +24,8 @@ from steward.words import Secret
 from tests.servers.egress_proxy import EgressProxy
 from tests.servers.misbehaving import CANARY, PLAY, Provider, client_tls
 
-LIMITS = PoolLimits(connect_timeout_s=5, header_timeout_s=5, silence_timeout_s=5, queue_timeout_s=5)
+LIMITS = PoolLimits(connect_timeout_s=30, header_timeout_s=30, silence_timeout_s=30, queue_timeout_s=30)
+"""Longer than any test: what is meant to run out is set shorter where it is meant to."""
 TARGET = b"/v1/chat/completions"
 TURNS = 10
 
@@ -47,7 +48,7 @@ class Way:
     def __str__(self) -> str:
         return self.name
 
-    def run(self, story: Callable[[], Coroutine[Any, Any, None]], within_s: float = 30.0) -> None:
+    def run(self, story: Callable[[], Coroutine[Any, Any, None]], within_s: float = 60.0) -> None:
         """Runs a test's story on this way's loop; TimeoutError when it hangs."""
 
         async def told() -> None:
