@@ -66,7 +66,8 @@ class OpenAiReader:
         if self._reading.model is not None and not _telling(data) and event.name != b"error":
             return
         chunk = mapping(jsondoc.parse(data))
-        kind = chunk.get("type")
+        named = chunk.get("type")
+        kind = named if isinstance(named, str) else ""
         if kind == "error" or event.name == b"error":
             self._reading.error = by_words(chunk.get("error") or chunk)
             return
