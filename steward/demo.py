@@ -1,7 +1,8 @@
 """`steward demo`: the whole story on one machine with nothing configured; what `make demo` calls.
 
 It listens on 127.0.0.1 alone, makes every secret anew, leaves no process behind however it ends, and reads no `.env`:
-what it needs of the environment (providers' keys, the way out to them) is handed to it.
+what it needs of the environment (providers' keys, the way out to them) is handed to it. What is large is imported
+where it is used: the first line is there at once, and from then on a signal is the demo's own.
 """
 
 from __future__ import annotations
@@ -23,23 +24,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import uvicorn
-from sqlalchemy import text
-from sqlalchemy.engine import Engine
-
-from handlers.container import serve
-from migrations import migrate
 from steward import demo_telling as telling
 from steward import log
-from steward.adapters.postgres_local import LocalPostgres
 from steward.demo_telling import SAMPLES, Sample
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.settings import Settings, load
-from steward.standin.app import Standin
-from steward.wiring import open_database, open_directory
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from steward.adapters.postgres_local import LocalPostgres
 
 HOST = "127.0.0.1"
 FOLDER = Path(".demo")
@@ -56,8 +53,8 @@ _COLUMNS = (
     "response_time_ms, first_byte_us, body_state, body_key, requested_at"
 )
 _SETTLED = "org_id = :org AND outcome <> 'interrupted' AND body_state <> 'pending'"
-_ONE = text(f"SELECT {_COLUMNS} FROM llm_requests WHERE id = :id AND {_SETTLED}")  # noqa: S608 - constants
-_NEWEST = text(f"SELECT {_COLUMNS} FROM llm_requests WHERE {_SETTLED} ORDER BY id DESC LIMIT 50")  # noqa: S608
+_ONE = f"SELECT {_COLUMNS} FROM llm_requests WHERE id = :id AND {_SETTLED}"  # noqa: S608 - constants
+_NEWEST = f"SELECT {_COLUMNS} FROM llm_requests WHERE {_SETTLED} ORDER BY id DESC LIMIT 50"  # noqa: S608
 
 
 class _Stopped(Exception):
@@ -98,12 +95,19 @@ def run(port: int, once: bool, environ: Mapping[str, str], folder: Path = FOLDER
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     try:
+        port = _free_port(port)
+        teller.write(
+            "\nMajordomo Steward: the demo\n"
+            "Everything runs on this machine and listens on 127.0.0.1 alone; every secret is made anew.\n\n"
+        )
         with ExitStack() as undo:
             stage = _set_up(port, environ, folder, teller, undo)
             story = _Story(stage, once, teller)
             undo.callback(story.stop)
             undo.callback(_ignore_signals)
             story.start()
+            from handlers.container import serve
+
             serve(stage.settings)
             _ignore_signals()
             teller.write("\nStopping ...\n")
@@ -117,6 +121,8 @@ def run(port: int, once: bool, environ: Mapping[str, str], folder: Path = FOLDER
 
 
 def _interrupt(number: int, frame: object) -> None:
+    """Once: what follows is the clearing away."""
+    _ignore_signals()
     raise KeyboardInterrupt
 
 
@@ -151,12 +157,11 @@ class _Teller:
 
 
 def _set_up(port: int, environ: Mapping[str, str], folder: Path, teller: _Teller, undo: ExitStack) -> _Stage:
-    port = _free_port(port)
+    from migrations import migrate
+    from steward.adapters.postgres_local import LocalPostgres
+    from steward.wiring import open_database
+
     place = _made(folder)
-    teller.write(
-        "\nMajordomo Steward: the demo\n"
-        "Everything runs on this machine and listens on 127.0.0.1 alone; every secret is made anew.\n\n"
-    )
     _log_to(place / "steward.log", undo)
     with teller.step("embedded PostgreSQL", "ready"):
         database = undo.enter_context(LocalPostgres())
@@ -244,6 +249,10 @@ def _provided(environ: Mapping[str, str], keys: Mapping[str, str], teller: _Tell
 @contextmanager
 def _standin() -> Iterator[str]:
     """The stand-in on a free port, in a thread; gives its base URL."""
+    import uvicorn
+
+    from steward.standin.app import Standin
+
     config = uvicorn.Config(Standin(), interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listener:
@@ -259,6 +268,8 @@ def _standin() -> Iterator[str]:
 
 
 def _new_key(settings: Settings) -> str:
+    from steward.wiring import open_directory
+
     plaintext = "mdm_sk_" + secrets.token_urlsafe(32)
     directory, close = open_directory(settings)
     try:
@@ -365,9 +376,11 @@ class _Story:
         found = self._query(_ONE, id=request_id)
         return found[0] if found else None
 
-    def _query(self, statement: Any, **values: object) -> Sequence[Mapping[str, Any]]:
+    def _query(self, statement: str, **values: object) -> Sequence[Mapping[str, Any]]:
+        from sqlalchemy import text
+
         with self._stage.engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(statement, {"org": LOCAL_ORG, **values})]
+            return [dict(row._mapping) for row in connection.execute(text(statement), {"org": LOCAL_ORG, **values})]
 
     def _show_body(self, key: str | None) -> None:
         if key is None:

@@ -177,10 +177,11 @@ def _paste(line: str) -> bytes:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_it_may_be_ended_while_it_starts(demo: Callable[..., Running], number: signal.Signals) -> None:
-    """A signal after the database is there and before the Steward is: all of it goes, without a traceback."""
+    """A signal after the database is there and before the Steward is: all of it goes, without a traceback; twice is once."""
     running = demo()
     running.wait_for("ready")
     running.family()
+    running.process.send_signal(number)
     running.process.send_signal(number)
     running.ends()
     assert "Traceback" not in running.said()
@@ -260,7 +261,7 @@ def test_nothing_of_the_environment_or_a_dotenv_reaches_it(demo: Callable[..., R
 def test_a_folder_that_cannot_be_written(demo: Callable[..., Running], tmp_path: Path) -> None:
     """A file stands where the folder would: a temporary one is used, and named."""
     (tmp_path / ".demo").write_text("in the way")
-    running = demo("--once")
+    running = demo("--once", TMPDIR=str(tmp_path))
     assert running.ends() == 0, running.said()
     assert "steward-demo-" in running.said()
     assert (tmp_path / ".demo").read_text() == "in the way"
