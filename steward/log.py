@@ -92,20 +92,19 @@ def call(exchange: Exchange, metered: Metered, cost: Cost | None, model: str | N
         "truncated": exchange.request.truncated or exchange.response.truncated,
         "tags": len(exchange.tags),
         "tags_dropped": exchange.tags_dropped,
-        "tags_refused": list(exchange.tags_refused),
+        "tags_refused": exchange.tags_refused or None,
         "body_state": body_state,
     }
-    timings = exchange.timings
-    offsets = {
-        "sent": timings.sent_us,
-        "head": timings.head_us,
-        "first": timings.first_byte_us,
-        "last": timings.last_byte_us,
-    }
-    said |= {f"{name}_ms": us / 1000 for name, us in offsets.items() if us is not None}
-    usage = metered.usage or Usage()
-    said |= {name: getattr(usage, name) for name in _TOKENS}
-    _write("call", logging.INFO, {name: value for name, value in said.items() if value not in (None, [])})
+    timings, usage = exchange.timings, metered.usage or Usage()
+    said["sent_ms"], said["head_ms"] = _ms(timings.sent_us), _ms(timings.head_us)
+    said["first_ms"], said["last_ms"] = _ms(timings.first_byte_us), _ms(timings.last_byte_us)
+    for name in _TOKENS:
+        said[name] = getattr(usage, name)
+    _write("call", logging.INFO, said)
+
+
+def _ms(us: int | None) -> float | None:
+    return None if us is None else us / 1000
 
 
 def setting_warnings(warned: Iterable[str]) -> None:
@@ -163,11 +162,14 @@ def _write(event: str, level: int, facts: Mapping[str, object]) -> None:
     said: dict[str, object] = {}
     undeclared = 0
     for name, value in facts.items():
+        if value is None:
+            continue
         domain = DOMAINS.get(name)
         if domain is None:
             undeclared += 1
-        elif value is not None:
-            said[name] = _within(domain(value))
+        else:
+            written = domain(value)
+            said[name] = MASK if written is None else written
     if undeclared:
         said["undeclared"] = undeclared
     try:
@@ -175,11 +177,6 @@ def _write(event: str, level: int, facts: Mapping[str, object]) -> None:
     except (OSError, ValueError):
         # Nobody reads stderr any more (closed, full, gone). There is no other place to say so.
         return
-
-
-def _within(value: object) -> object:
-    """The domain's answer, or the mask."""
-    return MASK if value is None else value
 
 
 def _crashed(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
