@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -63,6 +64,11 @@ class Connection(dbapi.Connection):  # type: ignore[misc]
         poll = select.poll()
         poll.register(self._usock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Says farewell and closes; where nobody listens any more, only that."""
+        with suppress(Error, OSError):
+            super().close()
 
     def cursor(self) -> Cursor:
         """A cursor that remembers conversions."""

@@ -71,14 +71,23 @@ class Runner:
 
 
 def runner() -> Runner:
-    """Who it is to be. Raises LedgerUnavailable for root on a system without any other user."""
+    """Who it is to be. Raises LedgerUnavailable when this system has no user that PostgreSQL would run as."""
     if os.geteuid() != 0:
+        _named(os.geteuid())
         return Runner(os.geteuid(), os.getegid(), other=False)
     users = [user for user in pwd.getpwall() if user.pw_uid != 0]
     chosen = next((user for user in users if user.pw_name == "nobody"), users[0] if users else None)
     if chosen is None:
         raise LedgerUnavailable("PostgreSQL does not run as root, and this system has no other user. Run as one.")
     return Runner(chosen.pw_uid, chosen.pw_gid, other=True)
+
+
+def _named(uid: int) -> None:
+    """Raises LedgerUnavailable for a user without a name, as containers are run with: initdb asks for it."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise LedgerUnavailable(f"The embedded PostgreSQL does not run as user {uid}: it has no name here.") from None
 
 
 def wheel_binaries() -> Path:

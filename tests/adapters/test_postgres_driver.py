@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 
@@ -21,8 +20,7 @@ def connection(postgres: Database) -> Iterator[Connection]:
     where = postgres.address
     opened = Connection(where.user, where.password, where.database, dial(where).sock, private=True)
     yield opened
-    with suppress(Error):
-        opened.close()
+    opened.close()
 
 
 def fetch(connection: Connection, sql: str, *values: object) -> list[list[object]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,13 @@ def test_the_wheels_programs_are_there() -> None:
 def test_the_command_names_the_user_only_when_it_is_another() -> None:
     assert Runner(5, 6, other=True).command(["/bin/true"])[-3:] == ["5", "6", "/bin/true"]
     assert Runner(5, 6, other=False).command(["/bin/true"])[-3:] == ["-", "-", "/bin/true"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
+def test_a_user_without_a_name_is_told() -> None:
+    """As `docker run --user 12345` makes one."""
+    script = "import os; os.setuid(2**31 - 7); from steward.adapters.postgres_runner import runner; runner()"
+    code = f"import steward.adapters.postgres_runner\n{script}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "does not run as user 2147483641: it has no name here" in done.stderr
