@@ -187,8 +187,9 @@ def test_a_byte_on_an_idle_connection_closes_it(way: Way) -> None:
 
     async def story() -> None:
         async with way.open() as (upstream, provider):
-            await fetch(upstream, provider, "late_bytes")
+            await fetch(upstream, provider, "blurts_when_told")
             assert provider.open == 1
+            provider.go_on.set()
             await closed(provider)
 
     way.run(story)

@@ -493,6 +493,16 @@ async def closes_idle_when_told(talk: Conversation, seen: Seen) -> bool:
 # Breaks
 
 
+@scenario(Fate.SERVED, staged=True)
+async def blurts_when_told(talk: Conversation, seen: Seen) -> bool:
+    """Answers, and sends one octet on the idle connection when it is told to."""
+    await _hear_and(talk, seen, answer(seen))
+    await talk.go_on.wait()
+    await talk.say(b"H")
+    await talk.until_left(seen)
+    return False
+
+
 @scenario(Fate.LOST)
 async def closes_unanswered(talk: Conversation, seen: Seen) -> bool:
     """Hears the request whole and closes without a word."""
