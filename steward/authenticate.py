@@ -42,6 +42,9 @@ class KeyLimits:
     lookups: int = 4
     """Look-ups in flight a process."""
     lookup_wait_s: float = 1.0
+    """The longest wait for one of them to begin."""
+    answer_wait_s: float = 5.0
+    """The longest wait for the database's answer: it may hang rather than refuse."""
     unknown_per_s: float = 50.0
     """Look-ups that end unknown, a second and process."""
 
@@ -61,10 +64,11 @@ class _Budget:
         self._left = rate
         self._at = now
 
-    def left(self, now: float) -> bool:
+    def wait_s(self, now: float) -> float:
+        """How long until there is something to spend; 0: there is."""
         self._left = min(self._rate, self._left + (now - self._at) * self._rate)
         self._at = now
-        return self._left >= 1
+        return max(0.0, (1 - self._left) / self._rate)
 
     def spend(self) -> None:
         self._left -= 1
@@ -86,8 +90,9 @@ class Authenticator:
         self._now = now
         self._known: dict[str, _Known] = {}
         self._unknown: dict[str, float] = {}
-        self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
+        self._looking: dict[str, asyncio.Task[_Known | None]] = {}
         self._slots = asyncio.Semaphore(limits.lookups)
+        self._next_unknown = asyncio.Lock()
         self._budget = _Budget(limits.unknown_per_s, now())
         self._polled_at: float | None = None
         self._poll_failing = False
@@ -129,9 +134,10 @@ class Authenticator:
         digest = hashlib.sha256(key).hexdigest()
         entry = self._known.get(digest)
         if entry is None:
-            until = self._unknown.get(digest)
-            if until is not None and now < until:
+            if now < self._unknown.get(digest, now):
                 raise InvalidKey
+            if self._polled and self._polled_at is not None and not self.database_heard():
+                raise KeyCheckUnavailable
             found = await self._look_up(digest)
         elif self._polled and not self.database_heard():
             # The poll is failing: the database counts as down, and nobody waits for it.
@@ -143,9 +149,9 @@ class Authenticator:
                 return self._stale(entry, now)
         if found is None:
             raise InvalidKey
-        if not found.is_active:
+        if not found.active:
             raise RevokedKey
-        return found.caller()
+        return found.caller
 
     def _stale(self, entry: _Known, now: float) -> Caller:
         confirmed = max(entry.confirmed, self._polled_at or entry.confirmed)
@@ -155,26 +161,28 @@ class Authenticator:
             raise RevokedKey
         return entry.caller
 
-    async def _look_up(self, digest: str) -> ApiKey | None:
-        """One query per hash in flight; all who ask for it wait for the same."""
+    async def _look_up(self, digest: str) -> _Known | None:
+        """One query per hash in flight; all who ask for it wait for the same, in bounds."""
         task = self._looking.get(digest)
         if task is None:
             task = asyncio.ensure_future(self._query(digest))
             self._looking[digest] = task
             task.add_done_callback(lambda done: self._done(digest, done))
-        return await asyncio.shield(task)
+        try:
+            async with asyncio.timeout(self._limits.answer_wait_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise KeyCheckUnavailable from None
 
-    def _done(self, digest: str, task: asyncio.Task[ApiKey | None]) -> None:
+    def _done(self, digest: str, task: asyncio.Task[_Known | None]) -> None:
         self._looking.pop(digest, None)
         if not task.cancelled():
             task.exception()  # told to those who wait; nobody waiting is no defect
 
-    async def _query(self, digest: str) -> ApiKey | None:
-        if digest not in self._known and not self._budget.left(self._now()):
-            await self._wait_for_budget()
+    async def _query(self, digest: str) -> _Known | None:
         try:
             async with asyncio.timeout(self._limits.lookup_wait_s):
-                await self._slots.acquire()
+                await self._slot(digest)
         except TimeoutError:
             raise KeyCheckUnavailable from None
         try:
@@ -183,16 +191,21 @@ class Authenticator:
             raise KeyCheckUnavailable from exc
         finally:
             self._slots.release()
-        self._remember(digest, found)
-        return found
+        return self._remember(digest, found)
 
-    async def _wait_for_budget(self) -> None:
-        """A slot within a second, else 503: inventing keys must not cost the database more than the budget."""
-        await asyncio.sleep(self._limits.lookup_wait_s)
-        if not self._budget.left(self._now()):
-            raise KeyCheckUnavailable
+    async def _slot(self, digest: str) -> None:
+        """One of the few look-ups. Keys not in memory come one after the other, and wait while the budget is spent:
+        many at once must not cost the database more than it.
+        """
+        if digest in self._known:
+            await self._slots.acquire()
+            return
+        async with self._next_unknown:
+            while wait_s := self._budget.wait_s(self._now()):  # noqa: ASYNC110 - it fills with time, nobody sets it
+                await asyncio.sleep(wait_s)
+            await self._slots.acquire()
 
-    def _remember(self, digest: str, found: ApiKey | None) -> None:
+    def _remember(self, digest: str, found: ApiKey | None) -> _Known | None:
         now = self._now()
         if found is None:
             self._budget.spend()
@@ -200,11 +213,18 @@ class Authenticator:
             if len(self._unknown) >= self._limits.unknown_entries:
                 self._unknown.clear()
             self._unknown[digest] = now + self._limits.unknown_ttl_s
-            return
+            return None
         self._unknown.pop(digest, None)
         if len(self._known) >= self._limits.known_entries and digest not in self._known:
             self._known.pop(next(iter(self._known)))
-        self._known[digest] = _Known(found.caller(), found.is_active, now)
+        return self._keep(found, now)
+
+    def _keep(self, row: ApiKey, now: float) -> _Known:
+        """What is known now. Revoked stays revoked: an answer that says otherwise is from before."""
+        before = self._known.get(row.key_hash)
+        entry = _Known(row.caller(), row.is_active and (before is None or before.active), now)
+        self._known[row.key_hash] = entry
+        return entry
 
     # the revocation poll
 
@@ -213,14 +233,15 @@ class Authenticator:
         began = self._now()
         gap = self._polled_at is None or began - self._polled_at > self._limits.overlap_s - self._limits.fresh_s
         if gap and self._known:
-            found = await asyncio.to_thread(self._directory.confirm_keys, list(self._known))
-            for lost in self._known.keys() - {row.key_hash for row in found}:
-                del self._known[lost]
+            asked = list(self._known)
+            found = await asyncio.to_thread(self._directory.confirm_keys, asked)
+            for lost in set(asked) - {row.key_hash for row in found}:
+                self._known.pop(lost, None)
         else:
             found = await asyncio.to_thread(self._directory.changed_keys)
         for row in found:
             if row.key_hash in self._known:
-                self._known[row.key_hash] = _Known(row.caller(), row.is_active, began)
+                self._keep(row, began)
         self._polled_at = began
 
     async def poll(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -228,7 +249,7 @@ class Authenticator:
         while True:
             try:
                 await self.poll_once()
-            except LedgerFault as exc:
+            except Exception as exc:  # whatever it is, a poll that ended would leave this process deaf
                 if not self._poll_failing:
                     log.error("key_poll_failing", exc)
                 self._poll_failing = True
