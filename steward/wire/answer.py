@@ -15,6 +15,7 @@ from steward.wire.headers import from_provider
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 500
 MAX_INTERIM = 8
+_CONTINUE = 100
 _SWITCHING = 101
 _FIRST_FINAL = 200
 _LAST = 599
@@ -33,6 +34,7 @@ class AnswerReader:
         "_interim",
         "_is_head",
         "_parser",
+        "_tail",
         "_trailing",
         "continued",
         "ended",
@@ -50,11 +52,13 @@ class AnswerReader:
         self._is_head = is_head
         self._fields: Headers = []
         self._head_bytes = 0
+        """Octets since the start or the last piece of the body: of the head, of trailers."""
         self._interim = 0
         self._begun = False
         self._chunked = False
         self._trailing = False
         self._data = b""
+        self._tail = b""
         self.started = False
         """An octet came."""
         self.continued = False
@@ -69,10 +73,14 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> None:
         """Takes what the socket gave. Raises UpstreamBadAnswer; pieces that came before stay good."""
+        late = self.ended
+        if late:
+            self.reusable = False
+            return
         self.started = True
         self._data = data
-        if not self.head_known:
-            self._head_bytes += len(data)
+        self._tail = data[-5:] if len(data) > 4 else (self._tail + data)[-5:]
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
@@ -82,7 +90,7 @@ class AnswerReader:
                 raise exc.__context__ from None
             else:
                 raise UpstreamBadAnswer from None
-        if not self.head_known and self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES and not self.ended:
             raise UpstreamBadAnswer
         if self.ended and self.reusable and self._leftover():
             self.reusable = False
@@ -101,10 +109,11 @@ class AnswerReader:
         """Whether octets followed the answer in the same piece (the parser would take them for another answer)."""
         if self._trailing:
             return True
-        if self._chunked:
-            return not self._data.endswith(b"\n")
-        last = self.pieces[-1] if self.pieces and self.length else b"\n"
-        return not self._data.endswith(last)
+        if self._chunked or not self.length:
+            # The blank line that ends it, and not one line end more: the parser would skip those without a word.
+            return not self._tail.endswith(b"\r\n\r\n") or self._tail[:1] in b"\r\n"
+        last = self.pieces[-1]
+        return not self._data.endswith(last) or not last.strip(b"\r\n")
 
     # httptools calls these
 
@@ -128,7 +137,7 @@ class AnswerReader:
             raise UpstreamBadAnswer
         if status < _FIRST_FINAL:
             self._interim += 1
-            self.continued = True
+            self.continued = self.continued or status == _CONTINUE
             if status < 100 or status == _SWITCHING or self._interim > MAX_INTERIM:
                 raise UpstreamBadAnswer
             return
@@ -140,6 +149,7 @@ class AnswerReader:
         if self._is_head or status in _NO_BODY:
             self.length = 0
         self.head_known = True
+        self._head_bytes = 0
         if self._is_head:
             # The parser would take the next answer for this one's body: the connection ends with this call.
             self.ended = True
@@ -148,9 +158,10 @@ class AnswerReader:
         """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""
         for name, value in self._fields:
             if name == b"content-length":
-                if self.length is not None or not value.isdigit() or len(value) > 18:
+                digits = value.strip(b" \t")
+                if self.length is not None or not digits.isdigit() or len(digits) > 18:
                     raise UpstreamBadAnswer
-                self.length = int(value)
+                self.length = int(digits)
             elif name == b"transfer-encoding":
                 if self._chunked or value.strip().lower() != b"chunked":
                     raise UpstreamBadAnswer
@@ -160,6 +171,7 @@ class AnswerReader:
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        self._head_bytes = 0
         if self.head_known and not self.ended:
             self.pieces.append(body)
 
