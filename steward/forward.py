@@ -236,22 +236,23 @@ class PooledAnswer:
         reader = self._reader
         if reader.pieces or reader.ended or self._error is not None:
             return
-        await self._pause()
-
-    async def head(self) -> None:
-        """Returns when the final head is known; raises what happened instead."""
-        while not self._reader.head_known:
-            if self._error is not None:
-                raise self._error
-            await self._pause()
-
-    async def _pause(self) -> None:
-        waiter = self._lane.loop.create_future()
-        self._waiter = waiter
+        self._waiter = waiter = self._lane.loop.create_future()
         try:
             await waiter
         finally:
             self._waiter = None
+
+    async def head(self) -> None:
+        """Returns when the final head is known; raises what happened instead."""
+        reader = self._reader
+        while not reader.head_known:
+            if self._error is not None:
+                raise self._error
+            self._waiter = waiter = self._lane.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
 
     def wake(self) -> None:
         """Whoever waits looks again."""
@@ -473,6 +474,7 @@ class Pool:
         self._limits = limits
         self._tls = tls
         self._lanes: dict[Origin, Lane] = {}
+        self._recent: tuple[Origin | None, Lane | None] = (None, None)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -482,7 +484,10 @@ class Pool:
 
     async def send(self, outbound: Outbound, body: RequestBody, on_sent: Callable[[], None]) -> PooledAnswer:
         """See ports.Upstream."""
-        lane = self._lanes.get(outbound.origin) or self._open_lane(outbound.origin)
+        origin, lane = self._recent
+        if lane is None or origin is not outbound.origin:
+            lane = self._lanes.get(outbound.origin) or self._open_lane(outbound.origin)
+            self._recent = (outbound.origin, lane)
         connection = lane.take_idle() or await lane.acquire()
         call = _Call(lane, outbound, body, on_sent)
         try:
@@ -594,6 +599,8 @@ class _Call:
     async def _upload(self, connection: Connection, answer: PooledAnswer) -> None:
         if self._outbound.expects_continue:
             await self._await_continue(answer)
+            if answer.head_known or answer.error:
+                return
         chunked = self._outbound.length is None
         write = connection.transport.write
         limits = self._lane.limits

@@ -44,6 +44,9 @@ _NO_BODY = frozenset({204, 304})
 _JOIN_BYTES = 64 * 1024
 
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+
+
 def _status_line(status: int) -> bytes:
     try:
         phrase = http.HTTPStatus(status).phrase
@@ -259,7 +262,7 @@ class Listener(HttpToolsProtocol):
         raw_path, _, query = url.partition(b"?")
         return {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": _ASGI,
             "http_version": version,
             "server": self.server,
             "client": self.client,
@@ -274,9 +277,9 @@ class Listener(HttpToolsProtocol):
         }
 
     def _start(self, cycle: Cycle) -> None:
-        task = self.loop.create_task(cycle.run_asgi(self.app))
+        # Taken off the set by the cycle itself: a callback would cost every call another turn of the loop.
+        cycle.task = task = self.loop.create_task(cycle.run_asgi(self.app))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def _give_up(self, error: CallerFault) -> None:
         """From inside the parser: remembers why, and stops it."""
@@ -395,6 +398,7 @@ class Cycle:
         "response_complete",
         "response_started",
         "scope",
+        "task",
         "waiting_for_100_continue",
         "waits_for_body",
     )
@@ -403,6 +407,7 @@ class Cycle:
         self._connection = connection
         self.scope = scope
         scope["extensions"] = {"steward": self}
+        self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
         self.waits_for_body = False
@@ -450,6 +455,8 @@ class Cycle:
         else:
             if not self.response_complete and not self.disconnected:
                 self._connection.transport.abort()
+        finally:
+            self._connection.tasks.discard(self.task)
 
     def _close(self) -> None:
         self.response_complete = True

@@ -52,7 +52,7 @@ _NO_TAGS = Admitted()
 class Clock:
     """Where time and chance come from."""
 
-    utc: Callable[[], datetime] = lambda: datetime.now(UTC)
+    unix_ns: Callable[[], int] = time.time_ns
     monotonic_ns: Callable[[], int] = time.monotonic_ns
     random: Callable[[int], bytes] = os.urandom
 
@@ -95,7 +95,6 @@ class Proxy:
     async def relay(self, call: Call) -> None:
         """The way. An error before the answer began becomes an answer; after it, the caller's stream breaks too."""
         stages = self._stages
-        call.begins()
         try:
             head = read_caller_head(call.scope["headers"])
             caller = stages.authenticator.at_once(head.key) or await stages.authenticator.ask(head.key or b"")
@@ -113,7 +112,8 @@ class Proxy:
             if not call.caller_gone:
                 await call.fail(ShuttingDown())
                 raise
-            call.uncancel()
+            if call.task is not None:
+                call.task.uncancel()  # it was ours, and has done its work
             await call.fail(CallerGone())
         except Exception as exc:  # a defect of ours: said once, answered once
             if isinstance(exc, Cut):
@@ -151,6 +151,8 @@ class Call:
     caller: Caller | None = None
     route: Route | None = None
     caller_gone = False
+    task: asyncio.Task[None] | None = None
+    """What is cancelled when the caller leaves before the provider answers."""
     counted: UUID | None = None
     """The key whose running calls this one is counted among."""
     _head: CallerHead | None = None
@@ -171,8 +173,9 @@ class Call:
         clock = stages.clock
         self._monotonic_ns = clock.monotonic_ns
         self._began_ns = clock.monotonic_ns()
-        self._requested_at = clock.utc()
-        self.id = uuid7(int(self._requested_at.timestamp() * 1000), clock.random(10))
+        unix_ns = clock.unix_ns()
+        self._requested_at = datetime.fromtimestamp(unix_ns / 1e9, UTC)
+        self.id = uuid7(unix_ns // 1_000_000, clock.random(10))
         self.scope = scope
         self.path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
@@ -182,16 +185,12 @@ class Call:
         self._stages = stages
         self._request = Capture(stages.capture_max_bytes)
         self._response = Capture(stages.capture_max_bytes)
-        self._task: asyncio.Task[object] | None = None
         self._cycle = scope.get("extensions", _NO_EXTENSIONS).get("steward")
         if self._cycle is not None:
             self._cycle.on_lost = self.caller_left
+            self.task = self._cycle.task
 
     # admission
-
-    def begins(self) -> None:
-        """From here on the call has a task that may be ended when the caller leaves."""
-        self._task = asyncio.current_task()
 
     def admit(self, caller: Caller, route: Route, head: CallerHead) -> None:
         """Who calls and where to is known: from here on there is a row, whatever happens. Raises LeakedKey."""
@@ -204,7 +203,7 @@ class Call:
             self._request = Capture(0)
             self._response = Capture(0)
         self.caller = caller
-        found = rewrite.credential(head.end_to_end, self.query, facts(route.dialect))
+        found = rewrite.credential(head, self.query, facts(route.dialect))
         self._credential_hash = keyed_hash.of(found)
 
     # the caller's body
@@ -252,17 +251,13 @@ class Call:
         self.caller_gone = True
         if self._answer is not None:
             self._answer.abort()
-        elif self._task is not None:
-            self._task.cancel()
-
-    def uncancel(self) -> None:
-        """The cancellation was ours and has done its work."""
-        if self._task is not None:
-            self._task.uncancel()
+        elif self.task is not None:
+            self.task.cancel()
 
     def _watch(self) -> None:
         """On hosts whose server cannot tell: a task waits for the caller to leave. (With our listener: nothing.)"""
         if self._cycle is None and self._watcher is None:
+            self.task = asyncio.current_task()
             self._watcher = asyncio.ensure_future(self._wait_for_disconnect())
 
     async def _wait_for_disconnect(self) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from steward import egress, log
 from steward.body_object import BodyObject, build, object_key
-from steward.exchange import BodyState, Cost, Exchange, Intent, Metered, Outcome, Record, UsageSource
+from steward.exchange import BodyState, Cost, Exchange, Intent, Metered, Operation, Outcome, Record, UsageSource
 from steward.meter import meter
 from steward.ports import BodyStore, Ledger, Put, PutResult, Refused
 from steward.price import PriceBook
@@ -69,7 +69,10 @@ class Settler:
         """Tokens, cost and the row so far; says the call's one line."""
         metered = meter(exchange)
         book = self._prices()
-        cost = book.cost(exchange.route.provider, metered, exchange.requested_at)
+        cost = None
+        if exchange.route.operation is not Operation.RESPONSES_RETRIEVE:
+            # What is read again was paid for when it was made: its tokens are told, and no price is put on them.
+            cost = book.cost(exchange.route.provider, metered, exchange.requested_at)
         known = exchange.status in _OK or (
             metered.model is not None and book.knows(metered.model, exchange.route.provider)
         )

@@ -4,5 +4,6 @@ pytest_plugins = [
     "tests.servers.corpus",
     "tests.servers.postgres",
     "tests.servers.provider",
+    "tests.servers.steward",
     "tests.servers.stores",
 ]

@@ -47,6 +47,9 @@ class AnswerReader:
         "status",
     )
 
+    # Looked for by httptools at every start; found missing, each would cost it an AttributeError.
+    on_url = on_status = on_chunk_header = on_chunk_complete = None
+
     def __init__(self, is_head: bool) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._is_head = is_head
@@ -141,7 +144,7 @@ class AnswerReader:
             if status < 100 or status == _SWITCHING or self._interim > MAX_INTERIM:
                 raise UpstreamBadAnswer
             return
-        if status > _LAST or self._head_bytes - len(self._data) > MAX_HEAD_BYTES:
+        if status > _LAST or (self._head_bytes > MAX_HEAD_BYTES and self._size() > MAX_HEAD_BYTES):
             raise UpstreamBadAnswer
         self._frame()
         self.headers = from_provider(self._fields)
@@ -153,6 +156,10 @@ class AnswerReader:
         if self._is_head:
             # The parser would take the next answer for this one's body: the connection ends with this call.
             self.ended = True
+
+    def _size(self) -> int:
+        """Octets of the head's fields: added up only when what came with the head might hide that it is too large."""
+        return sum(len(name) + len(value) + 4 for name, value in self._fields)
 
     def _frame(self) -> None:
         """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""

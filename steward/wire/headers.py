@@ -34,10 +34,11 @@ HOP_BY_HOP = frozenset(
 OURS_UPSTREAM = frozenset({b"host", b"content-length"})
 """Set anew towards the provider, whatever `Connection` names."""
 
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key"})
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
 """Where a provider's credential may stand; each at most once."""
 
 _SPECIAL = HOP_BY_HOP | OURS_UPSTREAM | CREDENTIALS | {KEY, b"expect"}
+_DROPPED = HOP_BY_HOP - {b"transfer-encoding"}
 
 KEPT = frozenset(
     {
@@ -74,6 +75,8 @@ class CallerHead:
     """What goes to the provider, in order with repeats; without ours, hop-by-hop, host and length."""
     majordomo: Headers = field(repr=False)
     """The `X-Majordomo-*` fields but for the key."""
+    credentials: Headers = field(repr=False)
+    """Those of `end_to_end` that may carry a provider's credential."""
     key: bytes | None = field(default=None, repr=False)
     length: int | None = None
     """`content-length`; None when the message has none."""
@@ -88,10 +91,10 @@ class CallerHead:
 
 def check(fields: Headers, error: type[BadRequest] | type[UpstreamBadAnswer]) -> None:
     """Names are tokens; values hold no CR, LF or NUL. Raises `error` otherwise."""
-    names, parts = zip(*fields, strict=True) if fields else ((), ())
-    values = b"".join(parts)
+    names = [item[0] for item in fields]
     if b"".join(names).translate(None, _TOKEN) or b"" in names:
         raise error
+    values = b"".join([item[1] for item in fields])
     if b"\r" in values or b"\n" in values or b"\x00" in values:
         raise error
 
@@ -99,28 +102,24 @@ def check(fields: Headers, error: type[BadRequest] | type[UpstreamBadAnswer]) ->
 def read_caller_head(headers: Headers) -> CallerHead:
     """Takes a caller's fields apart (names lower-case). Raises BadRequest, Unsupported."""
     check(headers, BadRequest)
-    head = CallerHead([], [])
+    head = CallerHead([], [], [])
     passed = head.end_to_end
     seen: list[bytes] = []
     named: frozenset[bytes] = frozenset()
     for item in headers:
         name = item[0]
-        if name not in _SPECIAL:
-            if name.startswith(OUR_PREFIX):
-                head.majordomo.append(item)
-            else:
-                passed.append(item)
-            continue
-        if name == b"connection":
-            named |= _tokens(item[1])
-        elif name not in HOP_BY_HOP or name == b"transfer-encoding":
-            if name in seen:
-                raise BadRequest(_TWICE.get(name, _TWICE_CREDENTIAL))
-            seen.append(name)
-            if name in CREDENTIALS:
-                passed.append(item)
-            elif name != b"host":
+        if name in _SPECIAL:
+            if name == b"connection":
+                named |= _tokens(item[1])
+            elif name not in _DROPPED:
+                if name in seen:
+                    raise BadRequest(_TWICE.get(name, _TWICE_CREDENTIAL))
+                seen.append(name)
                 _note(head, item)
+        elif name.startswith(OUR_PREFIX):
+            head.majordomo.append(item)
+        else:
+            passed.append(item)
     if b"host" not in seen:
         raise BadRequest("The Host header is missing.")
     if head.chunked and head.length is not None:
@@ -141,9 +140,12 @@ _TWICE_CREDENTIAL = "The provider's credential occurs more than once."
 
 
 def _note(head: CallerHead, item: tuple[bytes, bytes]) -> None:
-    """Takes note of a field that means something to us. `Expect` alone goes on as well."""
+    """Takes note of a field that means something to us. Credentials and `Expect` go on as well."""
     name, value = item
-    if name == KEY:
+    if name in CREDENTIALS:
+        head.credentials.append(item)
+        head.end_to_end.append(item)
+    elif name == KEY:
         head.key = value
     elif name == b"content-length":
         head.length = _length(value)
