@@ -44,6 +44,7 @@ _NO_BODY = frozenset({204, 304})
 _JOIN_BYTES = 64 * 1024
 
 
+_VERSIONS = frozenset({"1.0", "1.1"})
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -203,6 +204,8 @@ class Listener(HttpToolsProtocol):
         self._check_head()
         parser = self.parser
         version = parser.get_http_version()
+        if version not in _VERSIONS:
+            self._give_up(BadRequest())
         busy = self.cycle is not None and not self.cycle.response_complete
         cycle = Cycle(self, self._scope(version), version != "1.0" and parser.should_keep_alive())
         self.cycle = cycle
@@ -227,9 +230,10 @@ class Listener(HttpToolsProtocol):
             self._give_up(Unsupported())
         named = dict(headers)
         self.expect_100_continue = named.get(b"expect", b"").lower() == b"100-continue"
-        coding = named.get(b"transfer-encoding")
-        if coding is not None and coding.strip().lower() != b"chunked":
-            self._give_up(Unsupported())
+        if b"transfer-encoding" in named:
+            codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+            if codings != [b"chunked"]:
+                self._give_up(Unsupported())
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

@@ -1,0 +1,1 @@
+"""How fast the relay is, against nginx on the same machine in the same minutes: `make bench` prints it."""

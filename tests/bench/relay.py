@@ -1,0 +1,91 @@
+"""The process under measurement: the real listener, proxy, key check and pool; exchanges go to a sink in memory.
+
+`python -m tests.bench.relay PORT PROVIDER_PORT KEY`, pinned to a core by who starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Awaitable
+
+import uvicorn
+import uvloop
+
+from handlers.container import settle_garbage_collector
+from steward import log
+from steward.adapters.memory import MemoryDirectory
+from steward.authenticate import Authenticator
+from steward.detect import Detector
+from steward.exchange import LOCAL_ORG, Exchange, Intent, Origin
+from steward.forward import Pool, PoolLimits
+from steward.listener import ListenerLimits, listener
+from steward.proxy import Message, Proxy, Receive, Scope, Send, Stages
+from steward.rewrite import KeyedHash
+from steward.words import Secret
+
+
+class Sink:
+    """An AfterResponse that takes what it is given and keeps the count."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def intend(self, intent: Intent) -> None:
+        """Nothing to keep."""
+
+    def submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        """One more."""
+        self.taken += 1
+        return None
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+
+async def _not_ours(scope: Scope, receive: Receive, send: Send) -> None:
+    message: Message = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
+    await send(message)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _serve(port: int, provider_port: int, key: str) -> None:
+    directory = MemoryDirectory()
+    directory.create_key(LOCAL_ORG, "bench", hashlib.sha256(key.encode()).hexdigest())
+    authenticator = Authenticator(directory)
+    polling = asyncio.ensure_future(authenticator.poll())
+    pool = Pool(PoolLimits())
+    origin = Origin("http", "127.0.0.1", provider_port)
+    hashed = KeyedHash(Secret(b"k" * 32))
+    stages = Stages(
+        authenticator=authenticator,
+        detector=Detector(),
+        origins=dict.fromkeys(("openai", "anthropic", "gemini"), origin),
+        upstream=lambda _: pool,
+        after_response=Sink(),
+        credential_hash=lambda: hashed,
+        capture_max_bytes=256 << 20,
+    )
+    config = uvicorn.Config(
+        Proxy(stages, _not_ours),
+        host="127.0.0.1",
+        port=port,
+        http=listener(ListenerLimits()),
+        interface="asgi3",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+    )
+    settle_garbage_collector()
+    await uvicorn.Server(config).serve()
+    polling.cancel()
+
+
+if __name__ == "__main__":
+    log.configure("error")
+    uvloop.run(_serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
