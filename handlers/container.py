@@ -121,7 +121,7 @@ def _server(settings: Settings, services: Services, app: Application) -> _Server
     limits = ListenerLimits(max_connections=settings.max_connections)
     config = uvicorn.Config(
         app,
-        http=listener(limits),
+        http=listener(limits, services.stages.refusals),
         interface="asgi3",
         ws="none",
         lifespan="off",

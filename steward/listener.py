@@ -31,6 +31,7 @@ from steward.errors import (
     TooManyConnections,
     Unsupported,
 )
+from steward.refusals import Refusals
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -105,9 +106,10 @@ class Sweeper:
         self._timer = loop.call_later(self._limits.sweep_s, self._sweep, loop) if self._connections else None
 
 
-def listener(limits: ListenerLimits) -> type[Listener]:
+def listener(limits: ListenerLimits, refusals: Refusals | None = None) -> type[Listener]:
     """The protocol class to give to uvicorn as `http=`; one for each listening process."""
-    return type("BoundListener", (Listener,), {"limits": limits, "sweeper": Sweeper(limits)})
+    bound = {"limits": limits, "sweeper": Sweeper(limits), "refusals": refusals or Refusals()}
+    return type("BoundListener", (Listener,), bound)
 
 
 class Listener(HttpToolsProtocol):
@@ -115,6 +117,7 @@ class Listener(HttpToolsProtocol):
 
     limits: ListenerLimits
     sweeper: Sweeper
+    refusals: Refusals
     flow: FlowControl
     transport: asyncio.Transport
     cycle: Cycle  # type: ignore[assignment]
@@ -293,6 +296,7 @@ class Listener(HttpToolsProtocol):
     def _refuse(self, error: StewardError) -> None:
         """Answers what cannot be served, in JSON, and closes."""
         self._refusal = error if isinstance(error, CallerFault) else BadRequest()
+        self.refusals.count(error.code)
         if self.cycle is not None and not self.cycle.response_complete:
             # A call is under way: its caller broke the rules in the middle of it.
             self.cycle.lost()

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -33,6 +33,7 @@ from steward.errors import (
 from steward.exchange import Caller, Exchange, Headers, Intent, Origin, Outcome, Route, Timings, uuid7
 from steward.ports import AfterResponse, Answer, Upstream
 from steward.providers import dialect_hint, facts
+from steward.refusals import Refusals
 from steward.wire.headers import CallerHead, kept, kept_query, read_caller_head
 
 Scope = MutableMapping[str, Any]
@@ -70,6 +71,7 @@ class Stages:
     credential_hash: Callable[[], rewrite.KeyedHash]
     """The keyed hash of provider credentials. Raises KeyCheckUnavailable until the database was heard once."""
     capture_max_bytes: int
+    refusals: Refusals = field(default_factory=Refusals)
     key_max_inflight: int = 0
     """Calls that one key may have running; 0: no bound."""
     clock: Clock = Clock()
@@ -324,6 +326,8 @@ class Call:
     async def _refuse(self, error: StewardError) -> None:
         """Our own answer, in the dialect of the route or the likeliest one."""
         self._started = True
+        if self.caller is None:
+            self._stages.refusals.count(error.code)
         dialect = self.route.dialect if self.route else dialect_hint(self.path, self.scope["headers"])
         document = facts(dialect).error_document(error.status, error.code, error.message)
         headers: Headers = [
