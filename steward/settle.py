@@ -25,6 +25,7 @@ _OK = range(200, 300)
 _TIER = 40
 _CLIENT = 256
 _NAME = 256
+_TAG = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -37,11 +38,22 @@ class Settling:
 
     def close(self) -> None:
         """Gives back the files of the exchange and of its object."""
-        self.exchange.request.close()
-        self.exchange.response.close()
+        _give_back(self.exchange)
         if self.body is not None:
             self.body.close()
             self.body = None
+
+    def keep_object_alone(self) -> None:
+        """Lets go of what the object was built of: what waits for its store must not hold the call twice."""
+        if self.body is not None:
+            _give_back(self.exchange)
+            self.exchange.request.data = self.exchange.response.data = b""
+
+    @property
+    def held_bytes(self) -> int:
+        """Octets of bodies and object in memory."""
+        held = 0 if self.body is None or not isinstance(self.body.source, bytes) else len(self.body.source)
+        return held + len(self.exchange.request.data) + len(self.exchange.response.data)
 
 
 class Settler:
@@ -58,11 +70,25 @@ class Settler:
     def settle(self, batch: Sequence[Exchange]) -> list[Settling]:
         """All stages for a batch. Rows whose body the store could not take now come back `pending`, files open.
 
-        Raises LedgerUnavailable, SchemaTooOld: run it again with the same batch.
+        Raises LedgerUnavailable, SchemaTooOld: run it again with the same batch, whose files are open still.
         """
-        settling = [self.meter(exchange) for exchange in batch]
+        settling = self.metered(batch)
         self.store(settling)
-        self.record(settling)
+        self.record([each.record for each in settling])
+        for each in settling:
+            if each.record.body_state is not BodyState.PENDING:
+                each.close()
+        return settling
+
+    def metered(self, batch: Sequence[Exchange]) -> list[Settling]:
+        """The metering step for a batch. An exchange that cannot even be read is set aside, alone, and said."""
+        settling: list[Settling] = []
+        for exchange in batch:
+            try:
+                settling.append(self.meter(exchange))
+            except Exception as exc:
+                log.error("exchange_poisoned", exc, id=exchange.id)
+                _give_back(exchange)
         return settling
 
     def meter(self, exchange: Exchange) -> Settling:
@@ -101,7 +127,10 @@ class Settler:
         return BodyState.PENDING if self._keep_bodies else BodyState.OFF
 
     def store(self, settling: Sequence[Settling]) -> None:
-        """Puts the bodies that wait: each row becomes `stored` or `failed`, or stays `pending` when to try again."""
+        """Puts the bodies that wait: each row becomes `stored` or `failed`, or stays `pending` when to try again.
+
+        One that cannot be built is `failed`, alone. Files of exchanges stay open.
+        """
         waiting = [each for each in settling if each.record.body_state is BodyState.PENDING]
         for at in range(0, len(waiting), _OBJECTS_AT_ONCE):
             self._store_some(waiting[at : at + _OBJECTS_AT_ONCE])
@@ -112,20 +141,25 @@ class Settler:
         for each in settling:
             try:
                 body = each.body or build(each.exchange)
-            except OSError as exc:
+            except OSError as exc:  # the temporary folder is full, or no file can be opened: try again
                 log.error("body_not_built", exc, id=each.record.id)
+                continue
+            except Exception as exc:  # what was captured of this one cannot be read, now or later
+                log.error("body_not_built", exc, id=each.record.id)
+                give_up(each, BodyState.FAILED)
                 continue
             each.body = body
             puts.append((each, Put(object_key(each.exchange), body.source, body.sha256, body.size_bytes)))
         results = self._store.put_many([put for _, put in puts])
         for (each, put), result in zip(puts, results, strict=True):
             each.record = _with_body(each.record, put, result)
-            if each.record.body_state is not BodyState.PENDING:
-                each.close()
+            if each.body is not None and each.record.body_state is not BodyState.PENDING:
+                each.body.close()
+                each.body = None
 
-    def record(self, settling: Sequence[Settling]) -> list[Refused]:
+    def record(self, records: Sequence[Record]) -> list[Refused]:
         """One statement for the batch. A row that is refused is said, alone. Raises LedgerUnavailable, SchemaTooOld."""
-        refused = self._ledger.record([each.record for each in settling])
+        refused = self._ledger.record(records)
         for row_refused in refused:
             log.say("row_refused", logging.ERROR, id=row_refused.id, sqlstate=row_refused.sqlstate)
         return refused
@@ -196,7 +230,7 @@ def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool) ->
         streamed=metered.streamed,
         status_code=exchange.status,
         error_message=metered.error,
-        tags={name: egress.clean_text(value, egress.MAX_TAG_CHARS) for name, value in exchange.tags.items()},
+        tags={_tag(name): egress.clean_text(value, egress.MAX_TAG_CHARS) for name, value in exchange.tags.items()},
         tags_dropped=exchange.tags_dropped,
         client=_text(exchange.client, _CLIENT),
         claude_session_id=_text(exchange.claude_session_id, _NAME),
@@ -207,6 +241,10 @@ def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool) ->
     )
 
 
+def _tag(name: str) -> str:
+    return egress.clean_text(name, _TAG)
+
+
 def _text(text: str | None, limit: int) -> str | None:
     return egress.clean_text(text, limit) if text is not None else None
 
@@ -215,8 +253,16 @@ def _ms(us: int | None) -> int | None:
     return (us + 500) // 1000 if us is not None else None
 
 
-def lost(settling: Settling) -> Settling:
-    """The body will not be stored any more; the row says so."""
-    settling.record = replace(settling.record, body_state=BodyState.LOST)
+def give_up(settling: Settling, state: BodyState) -> Record:
+    """The body will not be stored any more; the row says so.
+
+    `failed` or `shed`: what is `pending` in the ledger never becomes `lost` there (DESIGN 10).
+    """
+    settling.record = replace(settling.record, body_state=state)
     settling.close()
-    return settling
+    return settling.record
+
+
+def _give_back(exchange: Exchange) -> None:
+    exchange.request.close()
+    exchange.response.close()
