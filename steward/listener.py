@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import http
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +45,9 @@ HIGH_WATER_BYTES = 64 * 1024
 _NEVER = float("inf")
 _NO_BODY = frozenset({204, 304})
 _JOIN_BYTES = 64 * 1024
+_PIPELINED = 8
+"""Calls that may wait behind the one that is served before nothing more is read."""
+_NO_GRACE = struct.pack("ii", 1, 0)
 
 
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -132,12 +137,18 @@ class Listener(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.deadline = _NEVER
+        self._running: Cycle | None = None
+        """The call that is served; `cycle` is the newest, and may wait behind it."""
         self._in_head = False
         self._head_bytes = 0
+        self._head_slack = 0
         self._chunk_bytes = 0
+        self._barren_bytes = 0
+        """Octets since the head or the last of a body: of chunk sizes, of trailers."""
         self._window_bytes = 0
         self._window_end = _NEVER
         self._stall_end = _NEVER
+        self._linger_end = _NEVER
         self._refusal: CallerFault | None = None
 
     # what asyncio calls
@@ -158,8 +169,8 @@ class Listener(HttpToolsProtocol):
             self.flow.resume_writing()
         for cycle, _ in self.pipeline:
             cycle.lost()
-        if self.cycle is not None:
-            self.cycle.lost()
+        if self._running is not None:
+            self._running.lost()
         self.parser = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
@@ -168,6 +179,7 @@ class Listener(HttpToolsProtocol):
             return
         self._chunk_bytes = len(data)
         self._window_bytes += len(data)
+        self._barren_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -178,8 +190,10 @@ class Listener(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head_bytes:
+            if self._head_bytes - self._head_slack > self.limits.head_bytes:
                 self._refuse(HeadTooLarge())
+        elif self._barren_bytes > self.limits.head_bytes and self.cycle is not None and self.cycle.more_body:
+            self._refuse(HeadTooLarge())
 
     def eof_received(self) -> None:
         """The caller closed his side; the transport closes ours."""
@@ -190,8 +204,9 @@ class Listener(HttpToolsProtocol):
         """A head begins."""
         self.url = b""
         self.headers = []
+        self._head_bytes = 0
         # What stands before it in the same piece is not its own.
-        self._head_bytes = 0 if self.cycle is None else -self._chunk_bytes
+        self._head_slack = 0 if self.cycle is None else self._chunk_bytes
         self._in_head = True
         self.deadline = self.loop.time() + self.limits.head_timeout_s
 
@@ -214,9 +229,11 @@ class Listener(HttpToolsProtocol):
         self.cycle = cycle
         self._window_end = self.loop.time() + self.limits.body_window_s
         self._window_bytes = 0
+        self._barren_bytes = 0
         if busy:
-            self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            if len(self.pipeline) >= _PIPELINED:
+                self.flow.pause_reading()
         else:
             self._start(cycle)
 
@@ -232,7 +249,10 @@ class Listener(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._give_up(Unsupported())
         named = dict(headers)
-        self.expect_100_continue = named.get(b"expect", b"").lower() == b"100-continue"
+        expect = named.get(b"expect")
+        self.expect_100_continue = (
+            expect is not None and expect.strip().lower() == b"100-continue" and self.parser.get_http_version() != "1.0"
+        )
         if b"transfer-encoding" in named:
             codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
             if codings != [b"chunked"]:
@@ -240,6 +260,7 @@ class Listener(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        self._barren_bytes = 0
         cycle = self.cycle
         if cycle.response_complete:
             return
@@ -264,8 +285,10 @@ class Listener(HttpToolsProtocol):
         if not url.startswith(b"/"):
             # Absolute form: its host is ignored (RFC 9112, 3.2.2 lets a proxy say so; ours has one provider a route).
             _, found, rest = url.partition(b"://")
-            slash = rest.find(b"/") if found else -1
-            url = rest[slash:] if slash >= 0 else (b"/" if found else url)
+            if found:
+                authority = rest.partition(b"/")[0].partition(b"?")[0]
+                path = rest[len(authority) :]
+                url = path if path.startswith(b"/") else b"/" + path
         raw_path, _, query = url.partition(b"?")
         return {
             "type": "http",
@@ -284,6 +307,7 @@ class Listener(HttpToolsProtocol):
         }
 
     def _start(self, cycle: Cycle) -> None:
+        self._running = cycle
         # Taken off the set by the cycle itself: a callback would cost every call another turn of the loop.
         cycle.task = task = self.loop.create_task(cycle.run_asgi(self.app))
         self.tasks.add(task)
@@ -297,9 +321,9 @@ class Listener(HttpToolsProtocol):
         """Answers what cannot be served, in JSON, and closes."""
         self._refusal = error if isinstance(error, CallerFault) else BadRequest()
         self.refusals.count(error.code)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._running is not None and not self._running.response_complete:
             # A call is under way: its caller broke the rules in the middle of it.
-            self.cycle.lost()
+            self._running.lost()
             self.transport.abort()
             return
         self.transport.write(refusal(error))
@@ -317,8 +341,22 @@ class Listener(HttpToolsProtocol):
         self.flow.pause_reading()
         if transport.can_write_eof():
             transport.write_eof()
-        self.deadline = self.loop.time() + self.limits.linger_s
+        now = self.loop.time()
+        self.deadline = now + self.limits.linger_s
+        self._linger_end = now + self.limits.stall_s
         self._window_end = _NEVER
+
+    def close(self) -> None:
+        """Closes when all that was written is sent; a caller who does not read it has `stall_s`."""
+        self.deadline = self.loop.time() + self.limits.stall_s
+        self._window_end = _NEVER
+        self.transport.close()
+
+    def reset(self) -> None:
+        """Ends the connection as no answer ends: with a reset, where a plain close could be taken for the end."""
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_GRACE)
+        self.transport.abort()
 
     def on_response_complete(self) -> None:
         """A response went out whole: the next one of the pipeline, or rest."""
@@ -330,7 +368,12 @@ class Listener(HttpToolsProtocol):
             self._start(cycle)
         elif not self._in_head:
             self.deadline = self.loop.time() + self.limits.keep_alive_s
-        if not self.pipeline:
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Reads, unless enough waits to be served: while nothing is read, nobody learns that the caller left."""
+        newest = self.cycle
+        if len(self.pipeline) < _PIPELINED and (newest.body_bytes <= HIGH_WATER_BYTES or newest.response_complete):
             self.flow.resume_reading()
 
     def refuse_running(self, cycle: Cycle, error: StewardError) -> None:
@@ -351,11 +394,13 @@ class Listener(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """What is overdue ends: a slow head (408), a slow body, a caller who does not read, a rest too long."""
-        if now > self._stall_end:
+        if now > self._stall_end or (now > self.deadline and self.transport.is_closing()):
             self.transport.abort()
             return
         if now > self.deadline:
-            if self._in_head and self._refusal is None and self.cycle_done():
+            if self._refusal is not None and now < self._linger_end and self.transport.get_write_buffer_size():
+                self.deadline = now + self.limits.linger_s
+            elif self._in_head and self._refusal is None and self.cycle_done():
                 self._refuse(RequestTimeout())
             elif self.cycle_done() or self._refusal is not None:
                 self.transport.abort()
@@ -380,7 +425,7 @@ class Listener(HttpToolsProtocol):
 
     def cycle_done(self) -> bool:
         """No call is under way."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._running is None or self._running.response_complete
 
     def timeout_keep_alive_handler(self) -> None:
         """Unused: the sweeper ends connections at rest."""
@@ -453,22 +498,28 @@ class Cycle:
         try:
             await app(self.scope, self.receive, self.send)
         except Cut:
-            self._connection.transport.abort() if self._left is None and not self._chunked else self._close()
+            self._break()
         except Exception as exc:  # the last line of defence: nothing above may end the process
             log.error("listener_failed", exc)
-            if self.response_started:
-                self._connection.transport.abort()
+            if self.response_started or self.disconnected:
+                self._break()
             else:
                 self._connection.refuse_running(self, InternalError())
         else:
-            if not self.response_complete and not self.disconnected:
-                self._connection.transport.abort()
+            if not self.response_complete:
+                self._break()
         finally:
             self._connection.tasks.discard(self.task)
 
-    def _close(self) -> None:
+    def _break(self) -> None:
+        """Ends what cannot be finished, so that nobody takes it for finished."""
+        if self.disconnected or self.response_complete:
+            return
         self.response_complete = True
-        self._connection.transport.close()
+        if self._left is None and not self._chunked:
+            self._connection.reset()
+        else:
+            self._connection.close()
 
     async def receive(self) -> dict[str, Any]:
         """The next piece of the body, or that the caller left."""
@@ -476,7 +527,7 @@ class Cycle:
             self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         while not self.disconnected and not self.response_complete and self._nothing_yet():
-            self._connection.flow.resume_reading()
+            self._connection.read_on()
             self._waiter = self._connection.loop.create_future()
             self.waits_for_body = self.more_body
             try:
@@ -487,10 +538,8 @@ class Cycle:
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         pieces, self.body, self.body_bytes = self.body, [], 0
-        if self.more_body:
-            self._connection.flow.resume_reading()
-        else:
-            self._end_told = True
+        self._connection.read_on()
+        self._end_told = not self.more_body
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
@@ -572,17 +621,19 @@ class Cycle:
         elif self.more_body:
             self._connection.linger()
         else:
-            self._connection.transport.close()
+            self._connection.close()
 
 
 def refusal(error: StewardError) -> bytes:
     """A whole response for a request of which no route is known."""
     document = orjson.dumps({"error": {"message": error.message, "type": "invalid_request_error", "code": error.code}})
+    retry = b"" if error.retry_after_s is None else b"\r\nretry-after: %d" % error.retry_after_s
     return b"".join(
         (
             _STATUS_LINES[error.status],
             b"content-type: application/json\r\nx-majordomo-error: ",
             error.code.encode("ascii"),
+            retry,
             b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(document),
             document,
         )
