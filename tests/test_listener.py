@@ -1,0 +1,1118 @@
+"""The listener alone, over real sockets: what a caller may send, what he gets, and that his leaving is told once.
+
+Sizes and times on a real Steward, and each bound of time with a shorter one, are in `tests/hostile/test_heads.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import orjson
+import pytest
+import uvloop
+
+from steward.errors import Cut
+from steward.listener import Listener, ListenerLimits, listener
+from steward.proxy import Message, Receive, Scope, Send
+from tests.servers.listening import Listening, listening
+from tests.servers.raw_caller import Heard, say
+from tests.servers.waiting import eventually
+
+LIMITS = ListenerLimits(
+    head_bytes=2_048, head_fields=8, head_timeout_s=5.0, keep_alive_s=5.0, linger_s=0.4, stall_s=5.0
+)
+JSON = (b"content-type", b"application/json")
+WITHIN_S = 10.0
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+class Told:
+    """What an application saw, kept for the test; and what the test lets it do."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.lost: list[str] = []
+        self.messages: list[Message] = []
+        self.running = 0
+        self.most_running = 0
+        self.go_on = threading.Event()
+        self.reached = threading.Event()
+
+    async def pause(self) -> None:
+        """Tells the test that this place is reached, and waits for it."""
+        self.reached.set()
+        await asyncio.to_thread(self.go_on.wait, WITHIN_S)
+
+    async def until_lost(self, scope: Scope) -> None:
+        """Waits for the caller to leave, as the relay does: by the listener's own word."""
+        gone = asyncio.Event()
+        cycle = scope["extensions"]["steward"]
+
+        def lost() -> None:
+            self.lost.append(scope["path"])
+            gone.set()
+
+        cycle.on_lost = lost
+        self.reached.set()
+        async with asyncio.timeout(WITHIN_S):
+            await gone.wait()
+
+
+Play = Callable[[Told, Scope, Receive, Send], Awaitable[None]]
+PLAYS: dict[str, Play] = {}
+
+
+def play(function: Play) -> Play:
+    """Enters a play under its name; the path of a call chooses it."""
+    PLAYS["/" + function.__name__] = function
+    return function
+
+
+async def body_of(receive: Receive) -> bytes:
+    """The whole body; what came of it when the caller left."""
+    pieces = []
+    while (message := await receive())["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    return b"".join(pieces)
+
+
+async def start(send: Send, *fields: tuple[bytes, bytes], status: int = 200, hold: bool = False) -> None:
+    """The head of an answer."""
+    await send({"type": "http.response.start", "status": status, "headers": [*fields], "steward.hold": hold})
+
+
+async def piece(send: Send, body: bytes, more: bool = False) -> None:
+    """A piece of its body, the last one by default."""
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def whole(send: Send, body: bytes, status: int = 200) -> None:
+    """An answer with a length."""
+    await start(send, JSON, (b"content-length", b"%d" % len(body)), status=status)
+    await piece(send, body)
+
+
+@play
+async def echo(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Says what came."""
+    body = await body_of(receive)
+    names = ("method", "path", "http_version", "type", "scheme", "root_path")
+    said: dict[str, Any] = {name: scope[name] for name in names}
+    said |= {name: scope[name].decode("latin-1") for name in ("raw_path", "query_string")}
+    said["headers"] = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
+    await whole(send, orjson.dumps(said | {"body": body.decode("latin-1")}))
+
+
+@contextmanager
+def house(
+    limits: ListenerLimits = LIMITS, loop: str = "uvloop", http: type[Listener] | None = None
+) -> Iterator[tuple[Listening, Told]]:
+    """A listener in front of the plays."""
+    told = Told()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told.calls.append(scope["path"])
+        told.running += 1
+        told.most_running = max(told.most_running, told.running)
+        try:
+            await PLAYS.get(scope["path"], echo)(told, scope, receive, send)
+        finally:
+            told.running -= 1
+
+    with listening(app, http or listener(limits), LOOPS[loop]) as running:
+        yield running, told
+        told.go_on.set()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Listening, Told]]:
+    """One house for tests that leave nothing behind."""
+    with house() as made:
+        yield made
+
+
+@pytest.fixture
+def port(shared: tuple[Listening, Told]) -> int:
+    """Of the shared house."""
+    return shared[0].port
+
+
+def request(
+    path: bytes = b"/echo", *lines: bytes, body: bytes | None = b"{}", method: bytes = b"POST", version: bytes = b"1.1"
+) -> bytes:
+    """A good request, with lines added."""
+    framing = [] if body is None else [b"Content-Length: %d" % len(body)]
+    first = method + b" " + path + b" HTTP/" + version
+    return b"\r\n".join((first, b"Host: x", *lines, *framing, b"", body or b""))
+
+
+CLOSE = b"Connection: close"
+
+
+def bodies(heard: Heard) -> list[bytes]:
+    """The bodies of all answers with a length."""
+    left, found = heard.octets, []
+    while left:
+        head, _, left = left.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        found.append(left[:length])
+        left = left[length:]
+    return found
+
+
+def echoed(heard: Heard) -> dict[str, Any]:
+    """What `echo` said."""
+    found: dict[str, Any] = orjson.loads(bodies(heard)[0])
+    return found
+
+
+def refused(heard: Heard, status: int, code: str) -> None:
+    """Our own words, once, in JSON; the connection ends with them."""
+    assert heard.statuses == [status]
+    assert heard.closed
+    assert b"\r\nconnection: close" in heard.head
+    assert b"\r\nx-majordomo-error: " + code.encode() in heard.head
+    assert b"\r\ncontent-type: application/json" in heard.head
+    error = orjson.loads(bodies(heard)[0])["error"]
+    assert (error["code"], bool(error["message"])) == (code, True)
+
+
+def connect(port: int) -> socket.socket:
+    """A caller's socket; nothing of his waits to be joined with more."""
+    sock = socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def rest(sock: socket.socket) -> bytes:
+    """All until the other side closes. Raises ConnectionResetError when it does so without grace."""
+    heard = b""
+    while got := sock.recv(65_536):
+        heard += got
+    return heard
+
+
+def until(sock: socket.socket, end: bytes) -> bytes:
+    """Reads as far as this."""
+    heard = b""
+    while end not in heard:
+        got = sock.recv(65_536)
+        assert got, heard
+        heard += got
+    return heard
+
+
+# What the application sees
+
+HEADS = {
+    "plain": (request(b"/echo?a=1&b=%20", b"X-A: 1", b"x-b:  two words ", b"X-a: 3"), b"{}"),
+    "no body": (request(body=None, method=b"GET"), b""),
+    "an empty body": (request(body=b""), b""),
+    "in chunks": (
+        request(b"/echo", b"Transfer-Encoding: chunked", body=None) + b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n",
+        b"abc0123456789",
+    ),
+    "trailers": (
+        request(b"/echo", b"Trailer: X-Late", b"Transfer-Encoding: chunked", body=None)
+        + b"1\r\nx\r\n0\r\nX-Late: evil\r\nX-Majordomo-Key: mdm_sk_x\r\nX-Majordomo-Team: late\r\n\r\n",
+        b"x",
+    ),
+    "absolute": (request(b"http://evil.example:99/echo?x=/y"), b"{}"),
+    "line ends before": (b"\r\n\r\n" + request(), b"{}"),
+    "line ends within": (request(body=b"\r\n\r\n\x00\xff"), b"\r\n\r\n\x00\xff"),
+    "a request within": (request(body=request(b"/smuggled")), request(b"/smuggled")),
+    "HTTP/1.0": (request(version=b"1.0"), b"{}"),
+    "latin-1": (request(b"/echo", b"X-A: caf\xe9"), b"{}"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_request_arrives_as_it_is(port: int, name: str) -> None:
+    """Raw path and query, fields in order with repeats, version, body; no trailer among the fields."""
+    octets, body = HEADS[name]
+    heard = say(port, octets.replace(b"Host: x", b"Host: x\r\nConnection: close", 1))
+    assert heard.statuses == [200]
+    assert heard.closed
+    saw = echoed(heard)
+    first, *lines = (
+        octets.lstrip(b"\r\n").partition(b"\r\n\r\n")[0].replace(b"Host: x", b"Host: x\r\n" + CLOSE, 1).split(b"\r\n")
+    )
+    sent = [[part.strip(b" ").decode("latin-1") for part in line.split(b":", 1)] for line in lines]
+    assert [[name, value.strip(" ")] for name, value in saw["headers"]] == [
+        [name.lower(), value] for name, value in sent
+    ]
+    assert saw["body"] == body.decode("latin-1")
+    target = first.split(b" ")[1].replace(b"http://evil.example:99", b"")
+    assert (saw["raw_path"], saw["query_string"]) == tuple(target.decode().partition("?")[::2])
+    assert (saw["method"], saw["http_version"], saw["root_path"]) == (
+        first.split(b" ")[0].decode(),
+        first[-3:].decode(),
+        "",
+    )
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_octet_by_octet_it_arrives_the_same(loop: str) -> None:
+    """Each octet is read before the next is sent."""
+    arrived = threading.Semaphore(0)
+
+    class Counting(listener(replace(LIMITS, head_fields=30))):  # type: ignore[misc]
+        """Tells when something was read."""
+
+        def data_received(self, data: bytes) -> None:
+            """As it is, and told."""
+            super().data_received(data)
+            for _ in data:
+                arrived.release()
+
+    with house(loop=loop, http=Counting) as (running, _):
+        for name in ("plain", "no body", "in chunks", "trailers", "absolute", "a request within"):
+            octets = HEADS[name][0].replace(b"Host: x", b"Host: x\r\nConnection: close", 1)
+            with connect(running.port) as sock:
+                for at in range(len(octets)):
+                    sock.sendall(octets[at : at + 1])
+                    assert arrived.acquire(timeout=WITHIN_S)
+                heard = rest(sock)
+            assert heard == say(running.port, octets).octets, name
+            while arrived.acquire(blocking=False):
+                pass
+
+
+def test_cuts_change_nothing(port: int) -> None:
+    """Five requests on one connection, cut anywhere."""
+    octets = b"".join(HEADS[name][0] for name in ("plain", "in chunks", "no body", "trailers")) + request(
+        b"/echo", CLOSE
+    )
+    expected = say(port, octets).octets
+    assert expected.count(b"HTTP/1.1 200 ") == 5
+    chance = random.Random(5)
+    for _ in range(20):
+        edges = sorted({0, len(octets), *(chance.randrange(len(octets)) for _ in range(6))})
+        with connect(port) as sock:
+            for at, end in pairwise(edges):
+                sock.sendall(octets[at:end])
+            assert rest(sock) == expected
+
+
+def test_the_path_of_an_absolute_target_ends_where_its_query_begins(port: int) -> None:
+    """Whoever stands before us and reads it properly must not see another path than we do."""
+    for target, expected in (
+        (b"http://x.test?a=/admin/keys", ("/", "a=/admin/keys")),
+        (b"http://x.test", ("/", "")),
+        (b"http://x.test/a?b=http://c/d", ("/a", "b=http://c/d")),
+    ):
+        saw = echoed(say(port, request(target, CLOSE)))
+        assert (saw["raw_path"], saw["query_string"]) == expected
+
+
+# Heads with a size
+
+
+def padded(size: int, *, close: bool = True) -> bytes:
+    """A request whose head's fields are this long, as the listener counts them."""
+    lines = [b"Host: x", b"Content-Length: 0", *([CLOSE] if close else [])]
+    length = sum(len(line.replace(b": ", b"")) + 4 for line in lines) + len(b"/echo")
+    line = b"X: " + b"p" * (size - length - 5)
+    return b"\r\n".join((b"POST /echo HTTP/1.1", *lines, line, b"", b""))
+
+
+def in_steps(octets: bytes, step: int) -> list[bytes]:
+    """Pieces of this size."""
+    return [octets[at : at + step] for at in range(0, len(octets), step)]
+
+
+@pytest.mark.parametrize("step", [100_000, 500, 7])
+def test_a_head_has_a_size(port: int, step: int) -> None:
+    """However it is cut; half way through a name, a value, a line end."""
+    assert say(port, in_steps(padded(1_900), step)).statuses == [200]
+    refused(say(port, in_steps(padded(2_200), step)), 431, "head_too_large")
+    refused(say(port, in_steps(padded(9_000), step)), 431, "head_too_large")
+
+
+def test_a_target_has_a_size(port: int) -> None:
+    refused(say(port, request(b"/" + b"a" * 3_000)), 431, "head_too_large")
+
+
+@pytest.mark.parametrize("step", [100_000, 9])
+def test_a_head_has_a_number_of_fields(port: int, step: int) -> None:
+    """Eight here, the framing's among them."""
+    lines = [b"x-%d: 1" % number for number in range(5)]
+    assert say(port, in_steps(request(b"/echo", CLOSE, *lines), step)).statuses == [200]
+    refused(say(port, in_steps(request(b"/echo", CLOSE, *lines, b"x: 1"), step)), 431, "head_too_large")
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_second_head_has_the_same_size(port: int, pieces: int) -> None:
+    """On a connection that was good once, also where its start came with the first."""
+    good, bad = padded(1_900, close=False), padded(2_200)
+    with connect(port) as sock:
+        sock.sendall(good)
+        first = until(sock, b'"body":""}')
+        sock.sendall(padded(1_900, close=False))
+        first = until(sock, b'"body":""}')
+        for part in in_steps(bad, len(bad) // pieces + 1):
+            sock.sendall(part)
+        second = rest(sock)
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_is_no_head(port: int) -> None:
+    """What comes with the head in one piece, or behind it, is not counted with it."""
+    body = b"x" * 30_000
+    assert echoed(say(port, request(b"/echo", CLOSE, body=body)))["body"] == body.decode()
+
+
+def test_a_trailer_that_never_ends_is_cut() -> None:
+    """The parser keeps a field until it is whole: 100 MB of one would be 100 MB here."""
+    with house() as (running, told):
+        head = request(b"/echo", b"Transfer-Encoding: chunked", body=None) + b"1\r\nx\r\n0\r\n"
+        for start in (b"x-late: ", b""):
+            fill = b"a" * 16_384 if start else b"x-late: 1\r\n" * 1_000
+            heard = say(running.port, [head + start, *([fill] * 600)])
+            assert heard.closed
+            assert heard.sent_bytes < 4_000_000
+            assert heard.statuses in ([], [431])
+        eventually(lambda: not told.running)
+
+
+def test_a_chunk_extension_that_never_ends_is_cut(port: int) -> None:
+    head = request(b"/echo", b"Transfer-Encoding: chunked", body=None)
+    heard = say(port, [head + b"1;", *([b"a" * 16_384] * 600)])
+    assert heard.closed
+    assert heard.sent_bytes < 4_000_000
+
+
+# What is refused
+
+NOT_HTTP = {
+    "noise": b"\x00\x01\x02\r\n\r\n",
+    "another protocol": b"HELO mail.example\r\n\r\n",
+    "no version": b"GET /echo\r\n\r\n",
+    "no colon": request(b"/echo", b"novalue"),
+    "a length with a sign": request(b"/echo", b"Content-Length: +2", body=None) + b"{}",
+    "two lengths": request(b"/echo", b"Content-Length: 2"),
+    "both framings": request(b"/echo", b"Transfer-Encoding: chunked"),
+    "a NUL": request(b"/echo", b"x-a: \x00"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_HTTP)
+def test_what_is_no_request_is_refused(port: int, name: str) -> None:
+    """Whole and octet by octet."""
+    refused(say(port, NOT_HTTP[name]), 400, "bad_request")
+    refused(say(port, in_steps(NOT_HTTP[name], 1)), 400, "bad_request")
+
+
+UNSUPPORTED = {
+    "a websocket": request(b"/echo", b"Connection: Upgrade", b"Upgrade: websocket", body=None, method=b"GET"),
+    "another protocol": request(b"/echo", b"Connection: keep-alive, upgrade", b"Upgrade: h2c"),
+    "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
+    "gzip": request(b"/echo", b"Transfer-Encoding: gzip", body=None),
+    "gzip in chunks": request(b"/echo", b"Transfer-Encoding: gzip, chunked", body=None) + b"0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_is_not_supported(port: int, name: str) -> None:
+    refused(say(port, UNSUPPORTED[name] + request(b"/smuggled")), 501, "not_supported")
+    refused(say(port, in_steps(UNSUPPORTED[name], 1)), 501, "not_supported")
+
+
+def test_an_upgrade_that_nobody_asked_for_here_is_a_field(port: int) -> None:
+    """`Upgrade` without `Connection: upgrade` asks this hop for nothing."""
+    assert say(port, request(b"/echo", b"Upgrade: h2c", CLOSE)).statuses == [200]
+
+
+def test_after_a_refusal_nothing_is_read() -> None:
+    with house() as (running, told):
+        heard = say(running.port, NOT_HTTP["noise"] + request())
+        assert heard.statuses == [400]
+        with connect(running.port) as sock:
+            sock.sendall(NOT_HTTP["noise"])
+            until(sock, b"}}")
+            sock.sendall(request())
+            assert b"200" not in _to_the_end(sock)
+        assert told.calls == []
+
+
+def _to_the_end(sock: socket.socket) -> bytes:
+    try:
+        return rest(sock)
+    except ConnectionError:
+        return b""
+
+
+def test_one_connection_too_many_is_told_when_to_come_back() -> None:
+    with house(replace(LIMITS, max_connections=1)) as (running, _), connect(running.port) as sock:
+        sock.sendall(request())
+        until(sock, b'"body":"{}"}')
+        heard = say(running.port, request())
+        refused(heard, 503, "too_many_connections")
+        assert b"\r\nretry-after: 1" in heard.head
+
+
+# One after the other
+
+
+@play
+async def slow(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers when it is told to."""
+    await body_of(receive)
+    await told.pause()
+    await whole(send, b"slow " + scope["query_string"])
+
+
+def test_pipelined_calls_are_answered_one_after_the_other() -> None:
+    """In order, though the later ones would be ready first; no two run at once; each with its own body."""
+    with house() as (running, told), connect(running.port) as sock:
+        many = b"".join(request(b"/echo?%d" % number, body=b"%d" % number) for number in range(20))
+        sock.sendall(request(b"/slow?first") + many + request(b"/echo?last", CLOSE))
+        assert told.reached.wait(WITHIN_S)
+        assert told.calls == ["/slow"]
+        told.go_on.set()
+        answers = bodies(Heard(rest(sock), 0, closed=True))
+    assert answers[0] == b"slow first"
+    assert [orjson.loads(each)["query_string"] for each in answers[1:]] == [*map(str, range(20)), "last"]
+    assert [orjson.loads(each)["body"] for each in answers[1:-1]] == [*map(str, range(20))]
+    assert told.most_running == 1
+
+
+def test_a_large_body_behind_a_running_call_waits_and_is_whole() -> None:
+    """Reading stops meanwhile, and goes on afterwards."""
+    with house() as (running, told), connect(running.port) as sock:
+        body = random.Random(1).randbytes(2_000_000)
+        sender = threading.Thread(target=sock.sendall, args=(request(b"/slow") + request(b"/echo", CLOSE, body=body),))
+        sender.start()
+        assert told.reached.wait(WITHIN_S)
+        told.go_on.set()
+        answers = bodies(Heard(rest(sock), 0, closed=True))
+        sender.join(WITHIN_S)
+    assert orjson.loads(answers[1])["body"] == body.decode("latin-1")
+
+
+@play
+async def reads_nothing(_told: Told, _scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answers at its second turn, its body unread."""
+    await asyncio.sleep(0)
+    await whole(send, b"unread")
+
+
+def test_a_body_that_nobody_read_does_not_stop_the_next_call() -> None:
+    """Where all of it has come, the connection goes on; however much of it there was."""
+    with house() as (running, _), connect(running.port) as sock:
+        for size in (100, 70_000, 120_000, 100):
+            sock.sendall(request(b"/reads_nothing", body=b"x" * size))
+            head = until(sock, b"unread")
+            if b"connection: close" in head:
+                break
+        else:
+            sock.sendall(request(b"/echo", CLOSE))
+            assert rest(sock).startswith(b"HTTP/1.1 200 ")
+            return
+        assert size > 65_536
+        assert rest(sock) == b""
+
+
+def test_a_long_pipeline_is_served_to_its_end() -> None:
+    """More than may wait at once, in pieces that come one by one."""
+    with house() as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/slow"))
+        assert told.reached.wait(WITHIN_S)
+        for number in range(40):
+            sock.sendall(request(b"/echo?%d" % number, body=b"x" * 3_000))
+        sock.sendall(request(b"/echo?last", CLOSE))
+        told.go_on.set()
+        answers = bodies(Heard(rest(sock), 0, closed=True))
+    assert [orjson.loads(each)["query_string"] for each in answers[1:]] == [*map(str, range(40)), "last"]
+    assert told.most_running == 1
+
+
+def test_nothing_is_served_behind_a_close(port: int) -> None:
+    """The connection ends with the call that said so."""
+    heard = say(port, request(b"/echo?1", CLOSE) + request(b"/echo?2"))
+    assert heard.statuses == [200]
+    assert heard.closed
+
+
+def test_a_call_longer_than_the_rest_is_not_cut() -> None:
+    """Deadlines of a connection at rest are not those of a call; half a head behind it has its own time."""
+    limits = replace(LIMITS, keep_alive_s=0.1, head_timeout_s=0.2)
+    with house(limits) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/slow") + b"POST /ec")
+        assert told.reached.wait(WITHIN_S)
+        sock.settimeout(0.6)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        sock.settimeout(WITHIN_S)
+        told.go_on.set()
+        heard = Heard(rest(sock), 0, closed=True)
+    assert heard.statuses == [200, 408]
+
+
+# Answers
+
+
+@play
+async def no_length(_told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
+    """Three pieces, one of them empty."""
+    await body_of(receive)
+    await start(send)
+    for each in (b"one ", b"", b"two "):
+        await piece(send, each, more=True)
+    await piece(send, b"three")
+
+
+def test_without_a_length_it_is_chunked(port: int) -> None:
+    """An empty piece is no end."""
+    heard = say(port, request(b"/no_length", CLOSE))
+    assert b"\r\ntransfer-encoding: chunked" in heard.head
+    assert heard.octets.endswith(b"\r\n\r\n4\r\none \r\n4\r\ntwo \r\n5\r\nthree\r\n0\r\n\r\n")
+
+
+def test_an_old_caller_gets_no_chunks(port: int) -> None:
+    """HTTP/1.0: the end of the connection is the end of the answer, whatever he says of keeping it."""
+    for line in (b"x-a: 1", b"Connection: keep-alive"):
+        heard = say(port, request(b"/no_length", line, version=b"1.0"))
+        assert b"transfer-encoding" not in heard.head
+        assert heard.octets.endswith(b"\r\n\r\none two three")
+        assert heard.closed
+
+
+@play
+async def sized_nothing(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """A length and no body, as HEAD, 204 and 304 have it; or the body all the same."""
+    await body_of(receive)
+    status, _, body = scope["query_string"].partition(b"&")
+    await start(send, (b"content-length", b"1234"), status=int(status))
+    await piece(send, body)
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304), (b"HEAD", 304)])
+@pytest.mark.parametrize("body", [b"", b"octets"])
+def test_a_length_without_a_body_keeps_the_connection(port: int, method: bytes, status: int, body: bytes) -> None:
+    """The next answer begins right behind the head."""
+    target = b"/sized_nothing?%d&%b" % (status, body)
+    heard = say(port, request(target, body=None, method=method) + request(b"/echo", CLOSE))
+    assert heard.statuses == [status, 200]
+    head, _, second = heard.octets.partition(b"\r\n\r\n")
+    assert b"\r\ncontent-length: 1234" in head
+    assert b"transfer-encoding" not in head
+    assert second.startswith(b"HTTP/1.1 200 ")
+
+
+def test_head_without_a_length_has_no_chunks(port: int) -> None:
+    heard = say(port, request(b"/no_length", body=None, method=b"HEAD") + request(b"/echo", CLOSE))
+    assert heard.statuses == [200, 200]
+    assert b"transfer-encoding" not in heard.head
+
+
+@play
+async def held(_told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
+    """A head that goes with its first piece, large or small."""
+    size = len(await body_of(receive))
+    await start(send, (b"content-length", b"%d" % size), hold=True)
+    await piece(send, b"x" * size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_000, 65_536, 65_537, 400_000])
+def test_a_held_head_goes_with_its_first_piece(port: int, size: int) -> None:
+    (body,) = bodies(say(port, request(b"/held", CLOSE, body=b"b" * size)))
+    assert body == b"x" * size
+
+
+# Answers that break
+
+
+@play
+async def breaks(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Half an answer, then `Cut`."""
+    await body_of(receive)
+    if scope["query_string"] == b"length":
+        await start(send, (b"content-length", b"10"))
+    elif scope["query_string"] == b"held":
+        await start(send, hold=True)
+        raise Cut
+    else:
+        await start(send)
+    await piece(send, b"half", more=True)
+    await told.pause()
+    raise Cut
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("query", "version", "end"), [(b"chunks", b"1.1", b"4\r\nhalf\r\n"), (b"length", b"1.1", b"\r\n\r\nhalf")]
+)
+def test_a_broken_answer_never_ends_cleanly(loop: str, query: bytes, version: bytes, end: bytes) -> None:
+    """What came arrives; then the connection ends where no answer can."""
+    with house(loop=loop) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/breaks?" + query, version=version) + request())
+        heard = until(sock, b"half")
+        told.go_on.set()
+        heard += _to_the_end(sock)
+        assert heard.endswith(end)
+        assert told.calls == ["/breaks"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_old_callers_broken_answer_is_reset(loop: str) -> None:
+    """HTTP/1.0: a plain close would be the proper end of what has no other."""
+    with house(loop=loop) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/breaks", version=b"1.0"))
+        until(sock, b"half")
+        told.go_on.set()
+        with pytest.raises(ConnectionResetError):
+            rest(sock)
+
+
+def test_an_answer_that_breaks_before_it_left_is_none(port: int) -> None:
+    heard = say(port, request(b"/breaks?held"))
+    assert heard.closed
+    assert heard.octets == b""
+
+
+@play
+async def wrong_length(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Says 4 octets and gives more, or fewer."""
+    await body_of(receive)
+    await start(send, (b"content-length", b"4"))
+    await piece(send, b"ab", more=True)
+    await piece(send, scope["query_string"])
+
+
+@pytest.mark.parametrize("more", [b"", b"c", b"cde"])
+def test_an_answer_that_is_not_as_long_as_it_says_breaks(port: int, more: bytes) -> None:
+    """Never padded, never longer: what followed would be read as the next answer."""
+    heard = say(port, request(b"/wrong_length?" + more) + request())
+    assert heard.statuses in ([200], [])
+    assert heard.closed
+    assert len(heard.octets.partition(b"\r\n\r\n")[2]) < 4
+
+
+@play
+async def raises(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Fails at a place of the test's choice."""
+    if scope["query_string"] == b"late":
+        await body_of(receive)
+        await start(send)
+        await piece(send, b"half", more=True)
+        await told.pause()
+    raise RuntimeError("canary in the words of an error")
+
+
+@pytest.mark.parametrize("body", [b"{}", b"x" * 300_000])
+def test_an_application_that_fails_is_an_error_of_ours(
+    port: int, body: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """500 in JSON, the connection closed, though a body is left unread; the error's own words nowhere."""
+    heard = say(port, request(b"/raises", body=body))
+    refused(heard, 500, "internal_error")
+    out = "".join(capfd.readouterr())
+    assert "listener_failed" in out
+    assert "canary" not in out + heard.octets.decode()
+
+
+def test_an_application_that_fails_half_way_breaks() -> None:
+    with house() as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/raises?late"))
+        heard = until(sock, b"half\r\n")
+        told.go_on.set()
+        heard += _to_the_end(sock)
+        assert heard.endswith(b"4\r\nhalf\r\n")
+
+
+@play
+async def says_nothing(_told: Told, _scope: Scope, receive: Receive, _send: Send) -> None:
+    """Returns without an answer."""
+    await body_of(receive)
+
+
+def test_an_application_that_answers_nothing_ends_the_connection(port: int) -> None:
+    heard = say(port, request(b"/says_nothing") + request())
+    assert heard.closed
+    assert heard.octets == b""
+
+
+# Expectations
+
+
+@play
+async def deaf(told: Told, _scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answers without having read anything."""
+    await told.pause()
+    await whole(send, b"unheard", status=403)
+
+
+@play
+async def reads_when_told(told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body only when it is told to."""
+    await told.pause()
+    await whole(send, await body_of(receive))
+
+
+EXPECT = b"Expect: 100-continue"
+
+
+@pytest.mark.parametrize("line", [EXPECT, b"expect:100-Continue", b"Expect: 100-continue \t"])
+def test_a_body_is_asked_for_when_it_is_read(line: bytes) -> None:
+    """100 comes with the first `receive`, not before; once."""
+    with house() as (running, told), connect(running.port) as sock:
+        head = request(b"/reads_when_told", line, CLOSE, b"Content-Length: 300000", body=None)
+        sock.sendall(head)
+        assert told.reached.wait(WITHIN_S)
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        sock.settimeout(WITHIN_S)
+        told.go_on.set()
+        assert until(sock, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"y" * 300_000)
+        heard = rest(sock)
+    assert heard.startswith(b"HTTP/1.1 200 ")
+    assert heard.endswith(b"\r\n\r\n" + b"y" * 300_000)
+
+
+def test_a_body_that_is_not_wanted_is_not_asked_for() -> None:
+    with house() as (running, told):
+        told.go_on.set()
+        heard = say(running.port, request(b"/deaf", EXPECT, b"Content-Length: 5", body=None))
+    assert heard.statuses == [403]
+    assert heard.closed
+
+
+def test_an_old_caller_is_not_told_to_go_on(port: int) -> None:
+    """RFC 9110, 10.1.1: HTTP/1.0 knows no interim answers."""
+    heard = say(port, request(b"/echo", EXPECT, version=b"1.0"))
+    assert heard.statuses == [200]
+
+
+# Answers before the request's end
+
+
+@play
+async def early(_told: Told, scope: Scope, _receive: Receive, send: Send) -> None:
+    """A long answer, at once."""
+    size = int(scope["query_string"])
+    await start(send, (b"content-length", b"%d" % size), status=413)
+    left = size
+    while left:
+        step = min(left, 200_000)
+        left -= step
+        await piece(send, b"e" * step, more=left > 0)
+
+
+def test_an_answer_before_the_bodys_end_can_be_read(port: int) -> None:
+    """The caller is told why, though he goes on sending; then the connection ends for good."""
+    with connect(port) as sock:
+        sock.sendall(request(b"/early?1000", b"Content-Length: 100000000", body=None) + b"b" * 200_000)
+        heard = Heard(_to_the_end(sock), 0, closed=True)
+        assert heard.statuses == [413]
+        assert b"\r\nconnection: close" in heard.head
+        assert heard.octets.endswith(b"e" * 1_000)
+
+
+def test_a_caller_who_goes_on_sending_is_not_heard_for_ever() -> None:
+    """The rest of the body is not read, however long the caller sends."""
+    with house() as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/early?10", b"Content-Length: 1000000000", body=None))
+        until(sock, b"e" * 10)
+        assert _sent_until_cut(sock) < 100_000_000
+        eventually(lambda: not running.connections)
+        assert told.calls == ["/early"]
+
+
+def _sent_until_cut(sock: socket.socket) -> int:
+    """Octets that the network took before the other side was gone; at most a gigabyte."""
+    sent = 0
+    while sent < 1_000_000_000:
+        try:
+            sock.sendall(b"b" * 50_000)
+        except ConnectionError:
+            break
+        sent += 50_000
+    return sent
+
+
+def test_a_long_answer_before_the_bodys_end_is_not_cut_for_a_slow_reader() -> None:
+    """The moment of grace is for the caller to read our last octets, not to have read the first."""
+    with house(replace(LIMITS, linger_s=0.5)) as (running, _), connect(running.port) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        sock.sendall(request(b"/early?8000000", b"Content-Length: 1000000", body=None))
+        heard = len(until(sock, b"\r\n\r\n").partition(b"\r\n\r\n")[2])
+        assert not threading.Event().wait(1.2)
+        while got := sock.recv(1_000_000):
+            heard += len(got)
+    assert heard == 8_000_000
+
+
+# The caller leaves
+
+
+@play
+async def waits(told: Told, scope: Scope, receive: Receive, _send: Send) -> None:
+    """Reads the body, then waits for the caller to leave."""
+    await body_of(receive)
+    await told.until_lost(scope)
+
+
+@play
+async def streams(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Half an answer, then waits for the caller to leave."""
+    await body_of(receive)
+    await start(send)
+    await piece(send, b"half", more=True)
+    await told.until_lost(scope)
+    await piece(send, b"to nobody", more=True)
+    await piece(send, b"")
+
+
+@play
+async def uploads(told: Told, scope: Scope, receive: Receive, _send: Send) -> None:
+    """Notes each message of a body until there is none."""
+    scope["extensions"]["steward"].on_lost = lambda: told.lost.append(scope["path"])
+    while (message := await receive())["type"] == "http.request":
+        told.messages.append(message)
+        told.reached.set()
+    told.messages.append(message)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("body", [b"", b"{}", b"x" * 70_000, b"x" * 250_000, b"x" * 2_000_000], ids=len)
+@pytest.mark.parametrize("path", [b"/waits", b"/streams"])
+def test_leaving_is_told_at_once(loop: str, path: bytes, body: bytes) -> None:
+    """Once, whatever was sent before: large bodies stop the reading, and it must go on."""
+    with house(loop=loop) as (running, told):
+        with connect(running.port) as sock:
+            sock.sendall(request(path, body=body))
+            assert told.reached.wait(WITHIN_S)
+        eventually(lambda: told.lost == [path.decode()], within_s=1.0)
+        eventually(lambda: not running.connections and not running.tasks)
+    assert told.lost == [path.decode()]
+
+
+def test_a_reset_is_leaving_too() -> None:
+    with house() as (running, told):
+        sock = connect(running.port)
+        sock.sendall(request(b"/waits"))
+        assert told.reached.wait(WITHIN_S)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        eventually(lambda: told.lost == ["/waits"], within_s=1.0)
+
+
+def test_leaving_during_the_upload_is_told_and_cuts_the_body() -> None:
+    """`http.disconnect`, never an end of the body."""
+    with house() as (running, told):
+        with connect(running.port) as sock:
+            sock.sendall(request(b"/uploads", b"Content-Length: 100", body=None) + b"half")
+            assert told.reached.wait(WITHIN_S)
+        eventually(lambda: not running.tasks)
+        assert told.lost == ["/uploads"]
+        assert [message["type"] for message in told.messages] == ["http.request", "http.disconnect"]
+        assert (told.messages[0]["body"], told.messages[0]["more_body"]) == (b"half", True)
+
+
+def test_leaving_in_the_middle_of_a_chunk_cuts_the_body() -> None:
+    with house() as (running, told):
+        with connect(running.port) as sock:
+            head = request(b"/uploads", b"Transfer-Encoding: chunked", body=None)
+            sock.sendall(head + b"5\r\nhello\r\n5\r\nhe")
+            eventually(lambda: b"".join(m["body"] for m in told.messages) == b"hellohe")
+        eventually(lambda: not running.tasks)
+        assert told.messages[-1]["type"] == "http.disconnect"
+        assert all(message.get("more_body", True) for message in told.messages)
+
+
+def test_leaving_is_told_to_the_running_call_of_a_pipeline() -> None:
+    """Not only to those that wait behind it; those never run."""
+    with house() as (running, told):
+        with connect(running.port) as sock:
+            sock.sendall(request(b"/streams") + request(b"/echo") + request(b"/echo"))
+            assert told.reached.wait(WITHIN_S)
+            until(sock, b"half")
+        eventually(lambda: told.lost == ["/streams"], within_s=2.0)
+        eventually(lambda: not running.tasks)
+        assert told.calls == ["/streams"]
+
+
+def test_breaking_the_rules_ends_the_running_call() -> None:
+    """Garbage behind a running call: its caller is gone, as far as we can tell; also behind a pipeline."""
+    for between in (b"", request(b"/echo")):
+        with house() as (running, told), connect(running.port) as sock:
+            sock.sendall(request(b"/waits"))
+            assert told.reached.wait(WITHIN_S)
+            sock.sendall(between + b"\x00garbage\r\n\r\n")
+            _to_the_end(sock)
+            eventually(lambda told=told: told.lost == ["/waits"])  # type: ignore[misc]
+            eventually(lambda running=running: not running.tasks)  # type: ignore[misc]
+
+
+def test_a_whole_answer_is_not_lost_afterwards() -> None:
+    """Leaving after the last octet is no leaving."""
+
+    async def answers(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"]["steward"].on_lost = lambda: told.lost.append(scope["path"])
+        await echo(told, scope, receive, send)
+
+    PLAYS["/answers"] = answers
+    with house() as (running, told):
+        with connect(running.port) as sock:
+            for _ in range(3):
+                sock.sendall(request(b"/answers"))
+                until(sock, b'"body":"{}"}')
+        assert say(running.port, request(b"/answers", CLOSE)).statuses == [200]
+        eventually(lambda: not running.connections)
+        assert told.lost == []
+
+
+# Callers who do not read
+
+
+@play
+async def floods(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """A long answer; `messages` counts what was taken of it."""
+    await body_of(receive)
+    scope["extensions"]["steward"].on_lost = lambda: told.lost.append(scope["path"])
+    await start(send)
+    for _ in range(2_000):
+        await piece(send, b"f" * 65_536, more=True)
+        told.messages.append({})
+        if told.lost:
+            return
+    await piece(send, b"")
+
+
+def test_a_caller_who_stops_reading_is_cut() -> None:
+    """After `stall_s`; by then only what buffers hold was taken from the application."""
+    with house(replace(LIMITS, stall_s=0.4, linger_s=0.1)) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/floods"))
+        until(sock, b"fff")
+        eventually(lambda: told.lost == ["/floods"])
+        assert len(told.messages) < 500
+        eventually(lambda: not running.connections)
+        assert told.lost == ["/floods"]
+
+
+def test_a_caller_who_reads_again_is_not() -> None:
+    with house(replace(LIMITS, stall_s=1.0, linger_s=0.1)) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/floods", CLOSE))
+        heard, pause = 0, threading.Event()
+        for _ in range(4):
+            pause.wait(0.4)
+            heard += len(sock.recv(5_000_000, socket.MSG_WAITALL))
+        while got := sock.recv(1_000_000):
+            heard += len(got)
+        assert heard > 2_000 * 65_536
+        assert told.lost == []
+
+
+def test_a_caller_who_does_not_read_the_end_is_cut_too() -> None:
+    """The last octets, too few to stop anyone from writing, must not hold a connection for ever."""
+
+    async def ends_full(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+        await body_of(receive)
+        await start(send)
+        transport = scope["extensions"]["steward"]._connection.transport
+        while not transport.get_write_buffer_size():
+            await piece(send, b"x" * 4_096, more=True)
+        told.reached.set()
+        await piece(send, b"the end")
+
+    PLAYS["/ends_full"] = ends_full
+    with house(replace(LIMITS, stall_s=0.3, linger_s=0.1)) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/ends_full", CLOSE))
+        assert told.reached.wait(WITHIN_S)
+        eventually(lambda: not running.connections)
+        assert told.calls == ["/ends_full"]
+
+
+# Slow bodies
+
+HASTE = replace(LIMITS, body_window_s=0.3, body_min_bytes_per_s=1_000, linger_s=0.2)
+
+
+@play
+async def raises_when_lost(_told: Told, _scope: Scope, receive: Receive, _send: Send) -> None:
+    """As frameworks do: a body that is cut short is an exception."""
+    while (message := await receive())["type"] == "http.request" and message["more_body"]:
+        pass
+    if message["type"] == "http.disconnect":
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("path", [b"/echo", b"/raises_when_lost"])
+def test_a_body_that_does_not_come_is_answered_once(loop: str, path: bytes) -> None:
+    """408, whatever the application makes of it."""
+    with house(HASTE, loop) as (running, _):
+        refused(say(running.port, request(path, b"Content-Length: 100000", body=None)), 408, "request_timeout")
+        eventually(lambda: not running.tasks and not running.connections)
+
+
+def test_a_body_that_nobody_reads_is_not_slow() -> None:
+    """The application's pace is not the caller's fault."""
+    with house(HASTE) as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/reads_when_told", CLOSE, b"Content-Length: 5", body=None))
+        assert told.reached.wait(WITHIN_S)
+        sock.settimeout(0.8)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        sock.settimeout(WITHIN_S)
+        sock.sendall(b"hello")
+        told.go_on.set()
+        assert rest(sock).endswith(b"\r\n\r\nhello")
+
+
+def test_a_body_that_stops_during_the_answer_breaks_it() -> None:
+    """What has begun cannot be refused any more."""
+
+    async def answers_first(_told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send)
+        await piece(send, b"half", more=True)
+        await body_of(receive)
+
+    PLAYS["/answers_first"] = answers_first
+    with house(HASTE) as (running, _):
+        heard = say(running.port, request(b"/answers_first", b"Content-Length: 100000", body=None))
+        assert heard.statuses == [200]
+        assert heard.closed
+        assert not heard.octets.endswith(b"0\r\n\r\n")
+
+
+# Many
+
+
+def test_a_crowd_gets_its_own() -> None:
+    """Two hundred calls over twenty connections at once: each answer is of its own request."""
+
+    async def caller(port: int, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for turn in range(10):
+            body = b"%d-%d" % (number, turn)
+            writer.write(request(b"/echo?" + body, body=body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            saw = orjson.loads(await reader.readexactly(length))
+            assert (saw["body"], saw["query_string"]) == (body.decode(), body.decode())
+        writer.close()
+        await writer.wait_closed()
+
+    async def crowd(port: int) -> None:
+        await asyncio.gather(*(caller(port, number) for number in range(20)))
+
+    with house() as (running, told):
+        asyncio.run(crowd(running.port))
+        assert len(told.calls) == 200
+        eventually(lambda: not running.connections)
