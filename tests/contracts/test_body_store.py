@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,3 +134,4 @@ def test_a_key_that_could_lead_elsewhere_is_refused(store: BodyStore, key: str) 
 def test_a_store_may_be_closed_unused_and_twice(store: BodyStore) -> None:
     store.close()
     store.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("body-")]

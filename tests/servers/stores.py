@@ -171,7 +171,6 @@ def scripted() -> Iterator[Script]:
             if self.command != "HEAD":
                 self.wfile.write(said.body)
 
-
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -1,0 +1,134 @@
+"""What every AfterResponse promises the relay: it never fails or holds the caller, and what it takes is settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pytest
+
+from steward.adapters.inline import Inline, InlineLimits
+from steward.adapters.memory import MemoryAfterResponse, MemoryLedger
+from steward.adapters.memory_bodies import MemoryBodyStore
+from steward.errors import LedgerUnavailable, StoreUnavailable
+from steward.exchange import LOCAL_ORG, Exchange, Intent, Outcome
+from steward.ports import AfterResponse
+from steward.price import bundled
+from steward.settle import Settler
+from tests.exchanges import exchange, route
+
+CHAT = {"model": "gpt-4o-mini", "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
+COUNT = 50
+
+
+class Taken:
+    """One implementation, and how to see what became of what it took."""
+
+    def __init__(self, port: AfterResponse, settled: Callable[[], set[UUID]]) -> None:
+        self.port = port
+        self.settled = settled
+
+
+def in_memory() -> Taken:
+    kept = MemoryAfterResponse()
+    return Taken(kept, lambda: {each.id for each in kept.submitted})
+
+
+class LostLedger(MemoryLedger):
+    """A ledger whose database is away."""
+
+    def record(self, batch: object) -> list[object]:  # type: ignore[override]
+        raise LedgerUnavailable
+
+
+def inline() -> Taken:
+    ledger = MemoryLedger()
+    return Taken(inline_over(ledger, MemoryBodyStore()), lambda: finished(ledger))
+
+
+def inline_over(ledger: MemoryLedger, store: MemoryBodyStore) -> Inline:
+    book = bundled()
+    return Inline(Settler(ledger, store, lambda: book), ledger, InlineLimits(backoff_s=0.01, intent_wait_s=0.2))
+
+
+def finished(ledger: MemoryLedger) -> set[UUID]:
+    rows = (row.record for row in ledger.newest(LOCAL_ORG, 10_000))
+    return {record.id for record in rows if record.outcome is Outcome.COMPLETE}
+
+
+@pytest.fixture(params=[in_memory, inline], ids=["memory", "inline"])
+def made(request: pytest.FixtureRequest) -> Callable[[], Taken]:
+    """Makes the implementation, inside the running loop."""
+    chosen: Callable[[], Taken] = request.param
+    return chosen
+
+
+def call() -> Exchange:
+    one = exchange(route("/v1/chat/completions"), CHAT, asked={"model": "gpt-4o-mini"})
+    one.id = uuid4()
+    return one
+
+
+def intent(of: Exchange) -> Intent:
+    return Intent(of.id, of.caller, of.route, of.requested_at, of.method)
+
+
+async def submit(port: AfterResponse, one: Exchange) -> None:
+    accepted = port.submit(one)
+    if accepted is not None:
+        await accepted
+
+
+def test_what_it_takes_is_settled_by_the_time_it_is_closed(made: Callable[[], Taken]) -> None:
+    async def story() -> tuple[set[UUID], set[UUID]]:
+        taken = made()
+        calls = [call() for _ in range(COUNT)]
+        for one in calls:
+            taken.port.intend(intent(one))
+        await asyncio.gather(*(submit(taken.port, one) for one in calls))
+        await taken.port.close()
+        return {one.id for one in calls}, taken.settled()
+
+    submitted, settled = asyncio.run(story())
+    assert settled == submitted
+
+
+def test_a_call_without_an_intent_is_taken_too(made: Callable[[], Taken]) -> None:
+    async def story() -> tuple[UUID, set[UUID]]:
+        taken, one = made(), call()
+        await submit(taken.port, one)
+        await taken.port.close()
+        return one.id, taken.settled()
+
+    one, settled = asyncio.run(story())
+    assert settled == {one}
+
+
+def test_the_same_call_twice_is_settled_once(made: Callable[[], Taken]) -> None:
+    async def story() -> tuple[UUID, set[UUID]]:
+        taken, one = made(), call()
+        await submit(taken.port, one)
+        await submit(taken.port, one)
+        await taken.port.close()
+        return one.id, taken.settled()
+
+    one, settled = asyncio.run(story())
+    assert settled == {one}
+
+
+def test_the_caller_is_served_while_database_and_store_are_away() -> None:
+    async def story() -> int:
+        store = MemoryBodyStore()
+        store.fail(StoreUnavailable)
+        port = inline_over(LostLedger(), store)
+        served = 0
+        for _ in range(COUNT):
+            one = call()
+            port.intend(intent(one))
+            await submit(port, one)
+            served += 1
+        await port.close(grace_s=0.2)
+        return served
+
+    assert asyncio.run(asyncio.wait_for(story(), 20)) == COUNT
