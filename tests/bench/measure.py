@@ -61,12 +61,18 @@ class Latency:
     """Median answer times of one connection, in milliseconds."""
 
     direct_ms: float
+    nginx_ms: float
     through_ms: float
 
     @property
     def added_ms(self) -> float:
         """What the Steward added."""
         return self.through_ms - self.direct_ms
+
+    @property
+    def nginx_added_ms(self) -> float:
+        """What nginx added in its place: the price of one more process on this machine."""
+        return self.nginx_ms - self.direct_ms
 
 
 class Bench:
@@ -102,9 +108,9 @@ class Bench:
         return Pair(_rate(self._wrk(self.relay_port, CONNECTIONS, seconds)), _rate(nginx))
 
     def latency(self, seconds: int) -> Latency:
-        """The median at one connection, straight to the provider and through the relay."""
-        direct = self._wrk(self.provider_port, 1, seconds)
-        return Latency(_median_ms(direct), _median_ms(self._wrk(self.relay_port, 1, seconds)))
+        """The median at one connection: straight to the provider, through nginx, through the relay."""
+        ports = (self.provider_port, self.nginx_port, self.relay_port)
+        return Latency(*(_median_ms(self._wrk(port, 1, seconds)) for port in ports))
 
     def chunk_cpu_us(self, seconds: int) -> float:
         """CPU of the relay a streamed event, in microseconds, with 32 streams of 200 events, 2 ms apart."""
