@@ -93,7 +93,7 @@ async def _serve(settings: Settings, sockets: _Sockets) -> int:
         try:
             await asyncio.gather(*(s.serve(sockets=socks) for s, socks in zip(servers, listening, strict=True)))
         finally:
-            await services.stop(settings.shutdown_grace_s)
+            await services.stop()
     log.say("stopped")
     return 0
 

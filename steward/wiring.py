@@ -6,12 +6,12 @@ It decides nothing at call time and holds no state of its own; what it made, the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steward import log
 from steward.authenticate import Authenticator, KeyLimits
@@ -42,7 +42,9 @@ _WAIT_FOR_DATABASE_S = 2.0
 class Health:
     """What `/readyz` tells: kept by the background tasks, read by the API."""
 
+    schema_looked_at: bool = False
     schema_too_old: bool = False
+    secrets_learnt: bool = False
     wrong_key: bool = False
     draining: bool = False
 
@@ -61,10 +63,10 @@ class Services:
     stages: Stages
     upstreams: tuple[Upstream, ...]
     health: Health
-    background: tuple[Callable[[], object], ...]
-    """Coroutine functions that run until cancelled, while the process serves."""
+    background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+    """What runs until it is cancelled, or is done, while the process serves."""
     close: Callable[[], None]
-    tasks: list[asyncio.Task[object]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def ready(self) -> str:
         """`ready`, or the one word that says why not."""
@@ -74,15 +76,16 @@ class Services:
             return "schema"
         if self.health.wrong_key:
             return "key"
-        return "ready" if self.authenticator.database_heard() else "database"
+        able = self.health.schema_looked_at and self.health.secrets_learnt and self.authenticator.database_heard()
+        return "ready" if able else "database"
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
         self.prices.start(self.settings.pricing_refresh_interval_s)
         for run in self.background:
-            self.tasks.append(asyncio.ensure_future(run()))  # type: ignore[call-overload]
+            self.tasks.append(asyncio.ensure_future(_kept_running(run)))
 
-    async def stop(self, grace_s: float) -> None:
+    async def stop(self) -> None:
         """Settles what is left, then gives everything back."""
         for task in self.tasks:
             task.cancel()
@@ -91,6 +94,18 @@ class Services:
         for upstream in self.upstreams:
             await upstream.close()
         self.close()
+
+
+async def _kept_running(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A task that ends by an error nobody promised is said and begun again: what it keeps would go unkept, unseen."""
+    while True:
+        try:
+            await run()
+        except Exception as exc:
+            log.error("background_failed", exc)
+        else:
+            return
+        await asyncio.sleep(_WAIT_FOR_DATABASE_S)
 
 
 def open_database(settings: Settings) -> tuple[Engine, Keyring]:
@@ -107,7 +122,7 @@ def open_database(settings: Settings) -> tuple[Engine, Keyring]:
         database=settings.postgres_db,
         sslmode=settings.postgres_sslmode,
         sslrootcert=str(rootcert) if rootcert else None,
-        max_conns=settings.postgres_max_conns,
+        max_conns=max(1, settings.postgres_max_conns // settings.workers),
     )
     return open_engine(address), keyring
 
@@ -141,7 +156,7 @@ def open_store(destination: Destination | None) -> BodyStore | None:
 
 def build(settings: Settings) -> Services:
     """Puts a process together. Connects to nothing yet. Raises SettingError."""
-    from steward.adapters.inline import Inline
+    from steward.adapters.inline import Inline, InlineLimits
     from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
 
@@ -150,7 +165,7 @@ def build(settings: Settings) -> Services:
     store = open_store(settings.body_store)
     prices = open_prices(settings)
     settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full")
-    after_response = Inline(settler, ledger)
+    after_response = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
     authenticator = Authenticator(directory, KeyLimits(stale_ttl_s=settings.key_stale_ttl_s))
     health = Health()
     credential = _CredentialKey(directory, health)
@@ -229,6 +244,7 @@ class _CredentialKey:
                 key = await asyncio.to_thread(self._directory.instance_secret, "provider_key_hash")
                 self._hash = KeyedHash(key)
                 self._health.wrong_key = False
+                self._health.secrets_learnt = True
             except LedgerFault:
                 await asyncio.sleep(_WAIT_FOR_DATABASE_S)
             except SealBroken as exc:
@@ -282,6 +298,7 @@ async def _watch_schema(ledger: Ledger, health: Health) -> None:
             pass  # the key poll says it; readiness follows the poll
         else:
             health.schema_too_old = False
+            health.schema_looked_at = True
             return
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
 

@@ -39,6 +39,8 @@ class InlineLimits:
     batch: int = 500
     intent_wait_s: float = 2.0
     """The longest a caller waits for the intent row before his last piece."""
+    hangs_after_s: float = 2.0
+    """When one write of intents takes longer, those that come meanwhile are given up and nobody waits for them."""
     outage_pause_s: float = 2.0
     """After a failed intent, the next are not tried for so long."""
     queued_bytes: int = 128 * 1024 * 1024
@@ -118,7 +120,7 @@ class _IntentThread:
 
     def put(self, intent: Intent, written: asyncio.Future[None]) -> None:
         since = self._writing_since
-        if since is not None and time.monotonic() - since > self._limits.intent_wait_s:
+        if since is not None and time.monotonic() - since > self._limits.hangs_after_s:
             # The database hangs: nobody waits for it, and nothing piles up behind it.
             self._given_up += 1
             written.set_result(None)

@@ -277,8 +277,20 @@ def test_nobody_waits_longer_than_the_budget_for_a_database_that_hangs(said: Sai
         await it.idle()
         assert len(it.ledger.rows()) == 1001
 
-    play(story, replace(LIMITS, intent_wait_s=0.05))
+    play(story, replace(LIMITS, intent_wait_s=0.05, hangs_after_s=0.02))
     assert total(said, "intents_lost") == 1000
+
+
+def test_without_a_budget_nobody_waits_and_intents_are_written_all_the_same() -> None:
+    async def story(it: House) -> None:
+        it.ledger.answers.clear()
+        calls = [await it.relay(a_call()) for _ in range(50)]
+        it.ledger.answers.set()
+        await it.idle()
+        await it.until(lambda: sum(len(batch) for batch in it.ledger.intents()) == 50)
+        assert len(it.ledger.rows()) == len(calls)
+
+    play(story, replace(LIMITS, intent_wait_s=0.0))
 
 
 def test_a_database_that_is_away_costs_the_callers_nothing(said: Said) -> None:

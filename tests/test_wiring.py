@@ -1,0 +1,376 @@
+"""One process put together from settings: what it opens and when, when it is ready, and that it gives all back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from migrations import migrate
+from steward.adapters.files import FilesBodyStore
+from steward.adapters.gcs import GcsBodyStore
+from steward.adapters.httpx_upstream import HttpxUpstream
+from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_local import LocalPostgres
+from steward.adapters.s3 import S3BodyStore
+from steward.destination import Destination
+from steward.errors import KeyCheckUnavailable, SettingError
+from steward.exchange import LOCAL_ORG, Intent
+from steward.forward import Pool
+from steward.ports import BodyStore, Directory
+from steward.settings import Settings, load
+from steward.wiring import Services, build, open_database, open_directory, open_store, price_book
+from tests.exchanges import exchange, route
+from tests.said import Said, listening
+from tests.servers.postgres import KEYRING, Database, address_of
+from tests.servers.waiting import eventually_async
+
+ROOT = Path(__file__).parents[1]
+ENCRYPTION_KEY = bytes(range(32)).hex()
+OTHER_KEY = bytes(range(1, 33)).hex()
+
+
+def settings(database: Database | None = None, /, **given: str) -> Settings:
+    """As from an environment that holds nothing else."""
+    environ = {"ENCRYPTION_KEY": ENCRYPTION_KEY, "PRICING_REMOTE_URL": "", **given}
+    if database is not None:
+        address = database.address
+        environ |= {"POSTGRES_HOST": address.host, "POSTGRES_PORT": str(address.port)}
+        environ |= {"POSTGRES_USER": address.user, "POSTGRES_DB": address.database}
+    return load(environ, None)
+
+
+@pytest.fixture(autouse=True)
+def said() -> Iterator[Said]:
+    """What the log says."""
+    with listening() as heard:
+        yield heard
+
+
+def run(services: Services, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The story while the services run; they are stopped in the end, whatever it does."""
+
+    async def told() -> None:
+        await services.start()
+        try:
+            async with asyncio.timeout(60):
+                await story()
+        finally:
+            await services.stop()
+
+    asyncio.run(told())
+
+
+async def becomes(services: Services, word: str) -> None:
+    await eventually_async(lambda: services.ready() == word, 20)
+
+
+# put together
+
+
+def test_it_connects_to_nothing_and_imports_no_vendor_it_does_not_use() -> None:
+    program = """
+import json, sys
+def guard(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.bind"): raise SystemExit(event)
+sys.addaudithook(guard)
+from steward.settings import load
+from steward.wiring import build
+build(load(json.loads(sys.argv[1]), None))
+print(json.dumps(sorted({"boto3", "botocore", "google.cloud.storage", "steward.adapters.gcs", "steward.adapters.files",
+    "steward.adapters.s3", "steward.adapters.httpx_upstream", "steward.adapters.memory"} & set(sys.modules))))
+"""
+
+    def imported(**given: str) -> list[str]:
+        environ = {"ENCRYPTION_KEY": ENCRYPTION_KEY, "POSTGRES_HOST": "db.example.com", **given}
+        command = [sys.executable, "-c", program, json.dumps(environ)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert ran.returncode == 0, ran.stderr
+        found: list[str] = json.loads(ran.stdout)
+        return found
+
+    assert imported() == []
+    assert imported(BODY_STORE_URL="file:///bodies") == ["steward.adapters.files"]
+    assert "google.cloud.storage" not in imported(BODY_STORE_URL="s3://bucket/prefix")
+
+
+def test_without_the_key_nothing_is_put_together() -> None:
+    with pytest.raises(SettingError, match="^ENCRYPTION_KEY: "):
+        build(load({}, None))
+    with pytest.raises(SettingError, match="^ENCRYPTION_KEY: "):
+        open_directory(load({}, None))
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("", None),
+        ("s3://bucket/prefix", S3BodyStore),
+        ("gs://bucket", GcsBodyStore),
+        ("file:///tmp/bodies", FilesBodyStore),
+    ],
+)
+def test_each_destination_has_its_store(url: str, kind: type[BodyStore] | None) -> None:
+    destination: Destination | None = settings(BODY_STORE_URL=url).body_store
+    store = open_store(destination)
+    assert store is None if kind is None else isinstance(store, kind)
+    if store is not None:
+        store.close()
+
+
+def test_an_alias_file_that_is_none_is_one_line_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.json"
+    file.write_text('{"my-deployment": "gpt-4o"}')
+    assert price_book(settings(PRICING_ALIASES_FILE=str(file))).knows("my-deployment")
+    found = settings(PRICING_ALIASES_FILE=str(file))
+    for content in (b"", b"CANARY", b"[]", b'{"a": 1}', b"\xff", b"[" * 100_000):
+        file.write_bytes(content)
+        with pytest.raises(SettingError) as refused:
+            build(found)
+        assert refused.value.message.startswith("PRICING_ALIASES_FILE")
+        assert "CANARY" not in refused.value.message
+    file.unlink()
+    with pytest.raises(SettingError, match="PRICING_ALIASES_FILE"):
+        build(found)
+
+
+def test_the_database_gets_the_connections_of_the_setting_shared_by_the_workers() -> None:
+    for most, workers, each in ((10, 1, 10), (10, 3, 3), (10, 10, 1), (2, 64, 1)):
+        engine, _ = open_database(settings(POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers)))
+        assert engine.pool.size() == each  # type: ignore[attr-defined]
+        engine.dispose()
+
+
+def test_calls_go_through_the_egress_proxy_but_for_hosts_that_are_spared() -> None:
+    found = settings(
+        HTTPS_PROXY="http://proxy.internal:3128",
+        NO_PROXY="anthropic.com",
+        OPENAI_BASE_URL="https://api.openai.com",
+        ANTHROPIC_BASE_URL="https://api.anthropic.com",
+        GEMINI_BASE_URL="http://127.0.0.1:9/gemini",
+    )
+    services = build(found)
+    kinds = {name: type(services.stages.upstream(origin)) for name, origin in found.origins.items()}
+    assert kinds["openai"] is HttpxUpstream
+    assert kinds["anthropic"] is Pool
+    assert set(map(type, services.upstreams)) == {HttpxUpstream, Pool}
+
+    async def story() -> None:
+        assert services.ready() == "database"
+
+    run(services, story)
+    direct = build(settings())
+    assert [type(upstream) for upstream in direct.upstreams] == [Pool]
+    run(direct, story)
+
+
+# ready
+
+
+def test_it_is_ready_once_it_can_serve_and_gives_everything_back(postgres: Database, tmp_path: Path) -> None:
+    services = build(settings(postgres, BODY_STORE_URL=tmp_path.as_uri()))
+    before = set(threading.enumerate())
+
+    async def story() -> None:
+        with pytest.raises(KeyCheckUnavailable):
+            services.stages.credential_hash()
+        assert services.ready() == "database"
+        await becomes(services, "ready")
+        assert services.stages.credential_hash() is services.stages.credential_hash()
+        assert services.ledger.newest(LOCAL_ORG, 1) == []
+        services.health.draining = True
+        assert services.ready() == "draining"
+
+    run(services, story)
+    ours = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not {name for name in ours if name.startswith("steward")}
+    assert postgres.run("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'majordomo-steward'") == [(1,)]
+    assert all(task.done() for task in services.tasks)
+
+
+def test_it_is_not_ready_before_it_knows_what_it_needs(postgres: Database) -> None:
+    """The poll alone is not enough: without the installation's secret every call would be 503."""
+    [(sealed,)] = postgres.run("DELETE FROM instance_secrets WHERE name = 'provider_key_hash' RETURNING sealed")
+    services = build(settings(postgres))
+
+    async def story() -> None:
+        await eventually_async(services.authenticator.database_heard, 20)
+        await eventually_async(lambda: services.health.schema_looked_at, 20)
+        assert services.ready() == "database"
+        postgres.run("INSERT INTO instance_secrets (name, sealed) VALUES ('provider_key_hash', :sealed)", sealed=sealed)
+        await becomes(services, "ready")
+
+    run(services, story)
+
+
+def test_a_database_that_comes_later_is_waited_for(
+    server_folder: Path, local_postgres: Callable[..., LocalPostgres], said: Said
+) -> None:
+    """The process starts without it, says so once, and is ready without a restart."""
+    server = local_postgres(server_folder, tcp=True)
+    server.start()
+    engine = open_engine(address_of(server))
+    migrate(engine, KEYRING)
+    engine.dispose()
+    found = settings(
+        POSTGRES_HOST="127.0.0.1",
+        POSTGRES_PORT=str(server.tcp_port),
+        POSTGRES_USER=server.user,
+        POSTGRES_DB=server.database,
+        POSTGRES_PASSWORD=server.password.reveal(),
+    )
+    server.stop()
+    services = build(found)
+
+    async def story() -> None:
+        await eventually_async(lambda: said.lines("key_poll_failing"), 20)
+        assert services.ready() == "database"
+        await asyncio.to_thread(server.start)
+        await becomes(services, "ready")
+        assert services.stages.credential_hash() is not None
+
+    run(services, story)
+    assert len(said.lines("key_poll_failing")) == len(said.lines("key_poll_recovered")) == 1
+
+
+def test_a_schema_that_is_missing_is_said_and_becomes_ready_by_migrating(empty_postgres: Database, said: Said) -> None:
+    services = build(settings(empty_postgres))
+
+    async def story() -> None:
+        await becomes(services, "schema")
+        await asyncio.to_thread(migrate, empty_postgres.engine, KEYRING)
+        await becomes(services, "ready")
+
+    run(services, story)
+    assert len(said.lines("schema_too_old")) == 1
+
+
+def test_a_schema_that_is_too_old_is_said(postgres: Database) -> None:
+    postgres.run("UPDATE steward_schema SET version_num = '0000'")
+    services = build(settings(postgres))
+
+    async def story() -> None:
+        await becomes(services, "schema")
+        postgres.run("UPDATE steward_schema SET version_num = '0001'")
+        await becomes(services, "ready")
+
+    run(services, story)
+
+
+def test_a_wrong_key_is_said_and_serves_nobody(postgres: Database, said: Said) -> None:
+    services = build(settings(postgres, ENCRYPTION_KEY=OTHER_KEY))
+
+    async def story() -> None:
+        await becomes(services, "key")
+        await eventually_async(services.authenticator.database_heard, 20)
+        assert services.ready() == "key"
+        with pytest.raises(KeyCheckUnavailable):
+            services.stages.credential_hash()
+
+    run(services, story)
+    assert len(said.lines("encryption_key_wrong")) == 1
+    assert OTHER_KEY not in said.text
+
+
+def test_the_hash_of_credentials_is_the_installations_and_not_the_processes(postgres: Database) -> None:
+    hashes = []
+    for _ in range(2):
+        services = build(settings(postgres))
+
+        async def story(services: Services = services) -> None:
+            await becomes(services, "ready")
+            hashes.append(services.stages.credential_hash().of(b"sk-one"))
+
+        run(services, story)
+    assert len(hashes) == 2 and hashes[0] is not None and len(set(hashes)) == 1
+
+
+def test_a_background_task_that_breaks_is_said_and_begun_again(postgres: Database, said: Said) -> None:
+    services = build(settings(postgres))
+    begun: list[None] = []
+
+    async def breaks() -> None:
+        begun.append(None)
+        if len(begun) == 1:
+            raise ValueError("CANARY")
+
+    broken = replace(services, background=(*services.background, breaks))
+
+    async def story() -> None:
+        await becomes(broken, "ready")
+        await eventually_async(lambda: len(begun) == 2, 20)
+
+    run(broken, story)
+    assert [line["error"] for line in said.lines("background_failed")] == ["ValueError"]
+    assert "CANARY" not in said.text
+
+
+def test_the_budget_of_the_setting_is_what_a_caller_waits(postgres: Database) -> None:
+    """While someone holds the table, the last piece waits no longer than that."""
+    services = build(settings(postgres, AFTER_RESPONSE_BUDGET="50ms"))
+
+    async def story() -> None:
+        await becomes(services, "ready")
+        with postgres.engine.connect() as other:
+            other.execute(text("LOCK TABLE llm_requests IN ACCESS EXCLUSIVE MODE"))
+            call = replace(exchange(route("/v1/chat/completions"), {}), id=uuid4())
+            services.after_response.intend(
+                Intent(call.id, call.caller, call.route, call.requested_at, call.method),
+            )
+            waits = services.after_response.submit(call)
+            assert waits is not None
+            await waits
+            assert postgres.run("SELECT count(*) FROM pg_locks WHERE NOT granted") != [(0,)]
+            other.rollback()
+        await eventually_async(lambda: services.ledger.get(LOCAL_ORG, call.id), 20)
+
+    run(services, story)
+
+
+def test_the_next_months_rows_have_their_place(postgres: Database) -> None:
+    services = build(settings(postgres))
+    postgres.run("DROP TABLE IF EXISTS " + _newest_partition(postgres))
+    missing = _partitions(postgres)
+
+    async def story() -> None:
+        await eventually_async(lambda: len(_partitions(postgres)) == len(missing) + 1, 20)
+
+    run(services, story)
+
+
+def _partitions(database: Database) -> list[str]:
+    rows = database.run("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'llm_requests'::regclass")
+    return sorted(str(name) for (name,) in rows)
+
+
+def _newest_partition(database: Database) -> str:
+    return max(name for name in _partitions(database) if name[-1].isdigit())
+
+
+def test_the_directory_alone_can_be_opened_and_closed(postgres: Database) -> None:
+    opened: tuple[Directory, Callable[[], None]] = open_directory(settings(postgres))
+    directory, close = opened
+    assert directory.list_keys(LOCAL_ORG) == []
+    close()
+
+
+def test_no_secret_shows_in_what_the_process_is(postgres: Database) -> None:
+    """Services are handed around; their description must not hold the key, the token or the password."""
+    services = build(settings(postgres, STEWARD_ADMIN_TOKEN="t" * 40, POSTGRES_PASSWORD="p" * 20))
+
+    async def story() -> None:
+        await becomes(services, "ready")
+        for secret in (ENCRYPTION_KEY, "t" * 40, "p" * 20, repr(bytes(range(32)))[2:-1]):
+            assert secret not in repr(services)
+
+    run(services, story)
