@@ -287,7 +287,7 @@ class PooledAnswer:
             return
         if reader.ended:
             self._release()
-        else:
+        elif reader.head_known:  # until then the head's own deadline stands, however the octets drip
             connection.deadline = self._lane.now() + self._lane.limits.silence_timeout_s
             if reader.pieces:
                 self._buffered += len(data)
@@ -380,6 +380,8 @@ class Lane:
 
     async def acquire(self) -> Connection:
         """An idle connection, a new one, or a turn in the queue. Raises UpstreamBusy, UpstreamUnreachable."""
+        until = self.now() + self.limits.queue_timeout_s
+        join = self._queue.append
         while True:
             connection = self.take_idle()
             if connection is not None:
@@ -387,17 +389,20 @@ class Lane:
             if self.in_use < self.limits.max_conns:
                 return await self.open()
             waiter: asyncio.Future[Connection | None] = self.loop.create_future()
-            self._queue.append(waiter)
+            join(waiter)
+            join = self._queue.appendleft  # who was called and found the place taken does not begin anew
             try:
-                async with asyncio.timeout(self.limits.queue_timeout_s):
+                async with asyncio.timeout_at(until):
                     connection = await waiter
             except BaseException as exc:
                 self._left_queue(waiter)
                 if isinstance(exc, TimeoutError):
                     raise UpstreamBusy from None
                 raise
-            if connection is not None and connection.usable(self.now()):
-                return connection
+            if connection is not None:
+                if connection.usable(self.now()):
+                    return connection
+                connection.abort()
 
     def _left_queue(self, waiter: asyncio.Future[Connection | None]) -> None:
         """A waiter that gave up in the moment it was served hands its turn on."""
@@ -411,6 +416,7 @@ class Lane:
     async def open(self) -> Connection:
         """A fresh connection: all addresses within the connect limit (happy eyeballs, RFC 8305)."""
         self._opening += 1
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
                 connection = await self._connect()
@@ -420,8 +426,10 @@ class Lane:
             raise UpstreamUnreachable from exc
         finally:
             self._opening -= 1
-            self._slot_free()
-        self._all.add(connection)
+            if connection is None or connection.closed:
+                self._slot_free()
+            else:
+                self._all.add(connection)
         return connection
 
     async def _connect(self) -> Connection:
