@@ -55,8 +55,8 @@ def listening(
 ) -> Iterator[Listening]:
     """Serves until the block ends; `at_end` runs on the same loop then. AssertionError when the loop complained."""
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http=http,  # type: ignore[arg-type]
+        app,
+        http=http,
         interface="asgi3",
         ws="none",
         lifespan="off",
