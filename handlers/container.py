@@ -24,10 +24,11 @@ from steward import log
 from steward.app import create_app, create_ops_app
 from steward.errors import SettingError
 from steward.listener import ListenerLimits, listener
+from steward.log_fields import Facts
 from steward.proxy import Application
 from steward.settings import Settings
 from steward.version import VERSION
-from steward.wiring import Services, build
+from steward.wiring import Services, build, check
 
 BACKLOG = 2048
 _RESTART_PAUSE_S = 1.0
@@ -37,11 +38,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def serve(settings: Settings) -> int:
     """Listens and relays until told to stop. Returns the exit code. Raises SettingError, also for a port in use."""
-    settings.needed_encryption_key()
+    check(settings)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys and prompts (SECURITY F18)
     _raise_descriptor_limit()
     sockets = _Sockets(settings)
-    log.say("listening", host=settings.host, port=sockets.port, workers=settings.workers, version=VERSION)
+    facts: Facts = {"host": settings.host, "port": sockets.port, "workers": settings.workers, "version": VERSION}
+    if sockets.ops_port is not None:
+        facts["ops_port"] = sockets.ops_port
+    log.say("listening", **facts)
     log.setting_warnings(settings.warnings)
     if settings.workers == 1:
         return run_process(settings, sockets)
@@ -55,6 +59,13 @@ class _Sockets:
         self.main = _bind(settings.host, settings.port, "PORT")
         self.port: int = self.main.getsockname()[1]
         self.ops = None if settings.ops_port is None else _bind(settings.host, settings.ops_port, "OPS_PORT")
+        self.ops_port: int | None = None if self.ops is None else self.ops.getsockname()[1]
+
+    def close(self) -> None:
+        """This process listens no more; others that inherited the sockets may."""
+        self.main.close()
+        if self.ops is not None:
+            self.ops.close()
 
 
 def _bind(host: str, port: int, name: str) -> socket.socket:
@@ -72,7 +83,7 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
 
 
 def run_process(settings: Settings, sockets: _Sockets) -> int:
-    """One relaying process, until a signal ends it."""
+    """One relaying process, until a signal ends it. A signal that is ignored already stays so."""
     log.catch_crashes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, sockets))
@@ -149,12 +160,13 @@ class _Stopping:
     def signals(self) -> Iterator[None]:
         """While the process serves, signals come here."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in heard:
             loop.add_signal_handler(number, self._told)
         try:
             yield
         finally:
-            for number in _SIGNALS:
+            for number in heard:
                 loop.remove_signal_handler(number)
 
     def _told(self) -> None:
@@ -167,6 +179,8 @@ class _Stopping:
             self._close()
             for server in self._servers:
                 server.force_exit = True
+                for running in list(server.server_state.tasks):
+                    running.cancel()
 
     def _close(self) -> None:
         for server in self._servers:
@@ -196,6 +210,7 @@ class Supervisor:
     def _told(self, number: int, frame: object) -> None:
         """Passed on, every time: a worker knows the second one from the first."""
         self._stopping = True
+        self._sockets.close()  # nobody here accepts: what stayed open would take connections and leave them hanging
         settings = self._settings
         signal.alarm(round(settings.shutdown_delay_s + settings.shutdown_grace_s) + _STOP_MARGIN_S)
         self._send(signal.SIGTERM)
@@ -210,14 +225,21 @@ class Supervisor:
                 os.kill(pid, number)
 
     def _start(self, index: int) -> None:
-        pid = os.fork()
+        # No signal between the fork and the note of it: a worker that nobody knows of is never told to end.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = 0 if self._stopping else os.fork()
         if pid:
             self._workers[pid] = index
+        if pid or self._stopping:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         code = 1
         try:
-            for number in (*_SIGNALS, signal.SIGALRM):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # Ctrl-C reaches all of a terminal's processes: the parent's word alone counts, else it would count twice.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = run_process(self._settings, self._sockets)
         except BaseException as exc:  # a fork must never return into its parent's code
             log.error("worker_failed", exc, worker=index)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
 from steward import log
@@ -264,7 +265,7 @@ class _Upstreams:
             silence_timeout_s=settings.upstream_timeout_s,
             max_conns=settings.upstream_max_conns,
         )
-        tls = tls_context(str(settings.ssl_cert_file) if settings.ssl_cert_file else None)
+        tls = _tls(settings)
         self._pool: Upstream = Pool(limits, tls)
         self._proxied: Upstream | None = None
         self._through: frozenset[Origin] = frozenset()
@@ -283,6 +284,20 @@ class _Upstreams:
     def of(self, origin: Origin) -> Upstream:
         """The way to this origin."""
         return self._proxied if self._proxied is not None and origin in self._through else self._pool
+
+
+def _tls(settings: Settings) -> SSLContext:
+    try:
+        return tls_context(str(settings.ssl_cert_file) if settings.ssl_cert_file else None)
+    except OSError:
+        raise SettingError("SSL_CERT_FILE: the file holds no certificate that can be read") from None
+
+
+def check(settings: Settings) -> None:
+    """What `build` would refuse, without building: for a parent whose children build. Raises SettingError."""
+    settings.needed_encryption_key()
+    price_book(settings)
+    _tls(settings)
 
 
 async def _watch_schema(ledger: Ledger, health: Health) -> None:

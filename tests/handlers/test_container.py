@@ -1,0 +1,388 @@
+"""`steward serve` as a container runs it: real processes and signals; what they drain, cut and restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from migrations import migrate
+from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_local import LocalPostgres
+from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
+from tests.servers.examples import respond
+from tests.servers.plain_http import Ended, Head, Message, Request, call, read_body, read_head
+from tests.servers.postgres import KEYRING, address_of
+from tests.servers.socket_provider import Answer, Provider, Received
+from tests.servers.steward import COMMAND, RunningSteward, _environ, _new_database, run_command, running_steward
+from tests.servers.waiting import eventually
+
+SSE = [(b"Content-Type", b"text/event-stream")]
+EVENT = b'data: {"id":"1","object":"chat.completion.chunk","model":"gpt-4o-mini","choices":[]}\n\n'
+USAGE = b'data: {"id":"1","model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n'
+DONE = b"data: [DONE]\n\n"
+CHAT = Request(b"POST", b"/v1/chat/completions", [(b"Authorization", b"Bearer sk-x")], b'{"model":"gpt-4o-mini"}')
+TOKEN = "an-admin-token-of-thirty-two-characters"
+WITHIN_S = 30.0
+
+
+class Scripted:
+    """A provider whose streams wait for the test after their first event; other calls are answered by the examples."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.server = Provider(self._answer)
+
+    def _answer(self, received: Received) -> Answer:
+        if b'"stream"' not in received.message.body:
+            return respond(received)
+        return Answer(200, SSE, self._stream(), "chunked")
+
+    def _stream(self) -> Iterator[bytes]:
+        yield EVENT
+        assert self.may_end.wait(60)
+        yield USAGE
+        yield DONE
+
+
+@pytest.fixture
+def provider() -> Iterator[Scripted]:
+    scripted = Scripted()
+    yield scripted
+    scripted.may_end.set()
+    scripted.server.close()
+
+
+@pytest.fixture
+def steward(postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path) -> Callable[..., Any]:
+    """Starts one on an installation of its own: `with steward(SETTING="value") as running:`."""
+
+    def start(**settings: str) -> Any:
+        return running_steward(postgres_server, tmp_path, provider.server.url, settings)
+
+    return start
+
+
+class Stream:
+    """A streamed call whose first event is here."""
+
+    def __init__(self, port: int, key: str) -> None:
+        fields = [*CHAT.fields, (b"X-Majordomo-Key", key.encode())]
+        asked = replace(CHAT, fields=fields, body=b'{"model":"gpt-4o-mini","stream":true}')
+        self._sock = socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S)
+        self._sock.sendall(asked.octets(b"127.0.0.1"))
+        self._stream: BinaryIO = self._sock.makefile("rb")
+        head = read_head(self._stream)
+        assert head is not None
+        self._head: Head = head
+        size = int(self._stream.readline(), 16)
+        assert self._stream.read(size + 2) == EVENT + b"\r\n"
+        [self.id] = head.values(b"x-majordomo-request-id")
+
+    def rest(self) -> bytes:
+        """What comes until the stream ends well. Raises Ended when it is cut."""
+        try:
+            return read_body(self._stream, self._head)
+        except ConnectionError:
+            raise Ended from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._sock.close()
+
+
+def readyz(port: int, token: str = "") -> tuple[int, str]:
+    """Status, and the state for whom the token opens the details."""
+    fields = [(b"Authorization", b"Bearer " + token.encode())] if token else []
+    answer = call(port, Request(b"GET", b"/readyz", fields))
+    with suppress(ValueError):
+        return answer.status, json.loads(answer.body)["state"]
+    return answer.status, answer.body.decode()
+
+
+def ops_port(running: RunningSteward) -> int:
+    found = re.search(rb'"ops_port": ?(\d+)', running.said())
+    assert found is not None
+    return int(found[1])
+
+
+def chat(running: RunningSteward) -> Message:
+    answer = running.call(CHAT)
+    assert answer.status == 200
+    return answer
+
+
+def listens(port: int) -> bool:
+    """Whether new connections are taken."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def row_of(running: RunningSteward, ident: bytes) -> Record:
+    """The row as it is now."""
+    row = running.ledger.get(LOCAL_ORG, UUID(ident.decode()))
+    assert row is not None
+    return row.record
+
+
+# one process
+
+
+def test_a_call_is_relayed_and_a_running_stream_is_drained(steward: Callable[..., Any], provider: Scripted) -> None:
+    """SIGTERM: no new connection, the stream to its end, its row and body written, exit 0."""
+    with steward() as running:
+        assert chat(running).body
+        limits = Path(f"/proc/{running.process.pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        soft, hard = re.findall(r"Max open files +(\d+) +(\d+) ", limits)[0]
+        assert soft == hard
+        stream = Stream(running.port, running.key)
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: not listens(running.port), WITHIN_S)
+        assert running.process.poll() is None
+        provider.may_end.set()
+        assert stream.rest() == USAGE + DONE
+        assert running.process.wait(WITHIN_S) == 0
+        row = row_of(running, stream.id)
+        assert (row.outcome, row.body_state, row.input_tokens) == (Outcome.COMPLETE, BodyState.STORED, 7)
+        said = running.said()
+        assert b'"stopped"' in said and b"Traceback" not in said
+
+
+def test_unready_while_it_drains_and_a_second_signal_cuts(steward: Callable[..., Any], provider: Scripted) -> None:
+    """The listener stays open for the delay, so that balancers notice first. Then: no clean end; the row says so."""
+    with steward(SHUTDOWN_DELAY="1h", OPS_PORT="0", STEWARD_ADMIN_TOKEN=TOKEN) as running:
+        ops = ops_port(running)
+        assert readyz(running.port) == (200, "ready")
+        assert readyz(running.port, TOKEN) == readyz(ops) == (200, "ready")
+        stream = Stream(running.port, running.key)
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: readyz(running.port)[0] == 503, WITHIN_S)
+        assert readyz(running.port) == (503, "unready")
+        assert readyz(running.port, TOKEN) == readyz(ops) == (503, "draining")
+        assert call(running.port, Request(b"GET", b"/health")).status == 200
+        assert chat(running).body
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Ended):
+            stream.rest()
+        assert running.process.wait(WITHIN_S) == 0
+        assert not listens(running.port) and not listens(ops)
+        row = row_of(running, stream.id)
+        assert (row.outcome, row.status_code, row.body_state) == (Outcome.INTERRUPTED, 200, BodyState.STORED)
+        assert row.response_bytes == len(EVENT)
+        assert running.body(row)["response"]["body"] == EVENT.decode()
+
+
+def test_the_grace_ends_what_does_not_end_by_itself(steward: Callable[..., Any], provider: Scripted) -> None:
+    with steward(SHUTDOWN_GRACE="1s") as running:
+        stream = Stream(running.port, running.key)
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Ended):
+            stream.rest()
+        assert running.process.wait(WITHIN_S) == 0
+        row = row_of(running, stream.id)
+        assert (row.outcome, row.body_state, row.response_bytes) == (
+            *(Outcome.INTERRUPTED, BodyState.STORED),
+            len(EVENT),
+        )
+
+
+# several workers
+
+
+def children(pid: int) -> list[int]:
+    return sorted(child.pid for child in psutil.Process(pid).children(recursive=True))
+
+
+def test_a_worker_that_is_killed_is_replaced_and_calls_go_on(steward: Callable[..., Any], provider: Scripted) -> None:
+    """And SIGTERM ends every child, once its stream has ended."""
+    with steward(WORKERS="2") as running:
+        before = children(running.process.pid)
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: b"worker_died" in running.said(), WITHIN_S)
+        for _ in range(5):
+            chat(running)
+        eventually(lambda: len(children(running.process.pid)) == 2, WITHIN_S)
+        after = children(running.process.pid)
+        assert before[0] not in after and before[1] in after
+        for pid in after:
+            assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
+        stream = Stream(running.port, running.key)
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: not listens(running.port), WITHIN_S)
+        provider.may_end.set()
+        assert stream.rest() == USAGE + DONE
+        assert running.process.wait(WITHIN_S) == 0
+        assert not [pid for pid in {*before, *after} if psutil.pid_exists(pid)]
+        assert running.settled(stream.id).outcome is Outcome.COMPLETE
+        assert running.said().count(b"worker_died") == 1
+
+
+# a process of the test's own, that nobody waits to be ready
+
+
+@dataclass(frozen=True)
+class Served:
+    """One `steward serve` that listens, ready or not."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return self._named(b"port")
+
+    @property
+    def ops(self) -> int:
+        return self._named(b"ops_port")
+
+    def _named(self, name: bytes) -> int:
+        found = re.search(rb'"%s": ?(\d+)' % name, self.log.read_bytes())
+        assert found is not None
+        return int(found[1])
+
+    def becomes(self, state: str) -> None:
+        """By the operators' port."""
+        eventually(lambda: readyz(self.ops) == (200 if state == "ready" else 503, state), WITHIN_S)
+
+
+@contextmanager
+def serving(environ: Mapping[str, str], log: Path, arguments: Sequence[str] = ()) -> Iterator[Served]:
+    """In a session of its own, as a terminal would have it; it ends by SIGTERM and in time, or the test fails."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", *arguments], env=dict(environ), cwd="/", stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        eventually(lambda: b'"listening"' in log.read_bytes() or process.poll() is not None, WITHIN_S)
+        assert process.poll() is None, log.read_text()
+        yield Served(process, log)
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(WITHIN_S) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def created_key(environ: Mapping[str, str]) -> str:
+    made = run_command(environ, "keys", "create", "--name", "tests", "--json")
+    assert made.returncode == 0, made.stderr
+    key: str = json.loads(made.stdout)["key"]
+    return key
+
+
+def test_ctrl_c_counts_once_however_many_workers_hear_it(
+    postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
+) -> None:
+    """A terminal tells every process of the group; the parent tells its workers too: still a drain, not a cut."""
+    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
+    assert run_command(environ, "migrate").returncode == 0
+    key = created_key(environ)
+    with serving(environ, tmp_path / "log", ["--workers", "2"]) as served:
+        eventually(lambda: readyz(served.port)[0] == 200, WITHIN_S)
+        workers = children(served.process.pid)
+        stream = Stream(served.port, key)
+        os.killpg(served.process.pid, signal.SIGINT)
+        eventually(lambda: not listens(served.port), WITHIN_S)
+        provider.may_end.set()
+        assert stream.rest() == USAGE + DONE
+        assert served.process.wait(WITHIN_S) == 0
+        assert not [pid for pid in workers if psutil.pid_exists(pid)]
+        assert b"Traceback" not in served.log.read_bytes()
+
+
+def test_a_schema_that_is_missing_then_migrated_and_a_wrong_key(
+    postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
+) -> None:
+    """No crash loop: 503 with what to run, and ready without a restart. Another key than the database's is told too."""
+    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url) | {"OPS_PORT": "0"}
+    with serving(environ, tmp_path / "log") as served:
+        served.becomes("schema")
+        said = json.loads(call(served.ops, Request(b"GET", b"/readyz")).body)
+        assert "steward migrate" in said["reason"]
+        assert readyz(served.port) == (503, "unready")
+        refused = call(served.port, replace(CHAT, fields=[(b"X-Majordomo-Key", b"mdm_sk_" + b"a" * 40)]))
+        assert refused.status == 503
+        assert run_command(environ, "migrate").returncode == 0
+        served.becomes("ready")
+        key = created_key(environ)
+        assert call(served.port, replace(CHAT, fields=[(b"X-Majordomo-Key", key.encode())])).status == 200
+    wrong = {**environ, "ENCRYPTION_KEY": "0123456789abcdef" * 4}
+    with serving(wrong, tmp_path / "wrong") as served:
+        served.becomes("key")
+        refused = call(served.port, replace(CHAT, fields=[(b"X-Majordomo-Key", key.encode())]))
+        assert (refused.status, refused.head.values(b"retry-after") != []) == (503, True)
+        assert wrong["ENCRYPTION_KEY"].encode() not in served.log.read_bytes()
+
+
+def test_a_database_that_is_away_at_the_start_and_again_later(
+    server_folder: Path, local_postgres: Callable[..., LocalPostgres], provider: Scripted, tmp_path: Path
+) -> None:
+    """It listens without it; ready without a restart once it is there; then a known key outlives the next outage."""
+    server = local_postgres(server_folder, tcp=True)
+    server.start()
+    environ = _environ(address_of(server), tmp_path, provider.server.url)
+    environ |= {"POSTGRES_HOST": "127.0.0.1", "OPS_PORT": "0", "ENCRYPTION_KEY": bytes(range(32)).hex()}
+    engine = open_engine(address_of(server))
+    migrate(engine, KEYRING)
+    engine.dispose()
+    key = [(b"X-Majordomo-Key", created_key(environ).encode())]
+    server.stop()
+    with serving(environ, tmp_path / "log") as served:
+        served.becomes("database")
+        assert readyz(served.port) == (503, "unready")
+        assert call(served.port, Request(b"GET", b"/health")).status == 200
+        refused = call(served.port, replace(CHAT, fields=key))
+        assert refused.status == 503
+        server.start()
+        served.becomes("ready")
+        assert call(served.port, replace(CHAT, fields=key)).status == 200
+        server.stop()
+        eventually(lambda: served.log.read_bytes().count(b'"key_poll_failing"') == 2, WITHIN_S)
+        assert call(served.port, replace(CHAT, fields=key)).status == 200
+        invented = call(served.port, replace(CHAT, fields=[(b"X-Majordomo-Key", b"mdm_sk_" + b"b" * 40)]))
+        assert (invented.status, invented.head.values(b"retry-after") != []) == (503, True)
+        server.start()
+        eventually(lambda: served.log.read_bytes().count(b'"key_poll_recovered"') == 2, WITHIN_S)
+        assert call(served.port, replace(CHAT, fields=key)).status == 200
+
+
+def test_a_signal_before_it_serves_ends_it_without_a_word_too_many(
+    postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
+) -> None:
+    """Several workers, told as soon as the port is bound: none is left behind."""
+    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
+    for workers in ("1", "3"):
+        log = tmp_path / f"log-{workers}"
+        with serving(environ, log, ["--workers", workers]) as served:
+            served.process.terminate()
+            assert served.process.wait(WITHIN_S) in (0, -signal.SIGTERM)
+        assert b"Traceback" not in log.read_bytes()
+        assert not [each for each in psutil.process_iter(["environ"]) if _is_of(each, environ["POSTGRES_DB"])]
+
+
+def _is_of(process: Any, database: str) -> bool:
+    environ = process.info["environ"] or {}
+    return environ.get("POSTGRES_DB") == database and process.pid != os.getpid()
