@@ -97,6 +97,8 @@ class Proxy:
     async def relay(self, call: Call) -> None:
         """The way. An error before the answer began becomes an answer; after it, the caller's stream breaks too."""
         stages = self._stages
+        if call.task is None:
+            call.task = asyncio.current_task()
         try:
             head = read_caller_head(call.scope["headers"])
             caller = stages.authenticator.at_once(head.key) or await stages.authenticator.ask(head.key or b"")
@@ -259,7 +261,6 @@ class Call:
     def _watch(self) -> None:
         """On hosts whose server cannot tell: a task waits for the caller to leave. (With our listener: nothing.)"""
         if self._cycle is None and self._watcher is None:
-            self.task = asyncio.current_task()
             self._watcher = asyncio.ensure_future(self._wait_for_disconnect())
 
     async def _wait_for_disconnect(self) -> None:
