@@ -177,7 +177,7 @@ def _paste(line: str) -> bytes:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_it_may_be_ended_while_it_starts(demo: Callable[..., Running], number: signal.Signals) -> None:
-    """A signal after the database is there and before the Steward is: all of it goes, without a traceback; twice is once."""
+    """A signal between the database and the Steward: all of it goes, without a traceback; twice is once."""
     running = demo()
     running.wait_for("ready")
     running.family()

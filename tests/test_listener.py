@@ -10,129 +10,41 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import orjson
 import pytest
-import uvloop
 
-from steward.errors import Cut
-from steward.listener import Listener, ListenerLimits, listener
-from steward.proxy import Message, Receive, Scope, Send
-from tests.servers.listening import Listening, listening
+from steward.listener import listener
+from steward.proxy import Receive, Scope, Send
+from tests.servers.listening import Listening
+from tests.servers.plays import (
+    CLOSE,
+    LIMITS,
+    LOOPS,
+    PLAYS,
+    WITHIN_S,
+    Told,
+    bodies,
+    body_of,
+    connect,
+    echo,
+    echoed,
+    house,
+    piece,
+    play,
+    refused,
+    request,
+    rest,
+    start,
+    to_the_end,
+    until,
+    whole,
+)
 from tests.servers.raw_caller import Heard, say
 from tests.servers.waiting import eventually
-
-LIMITS = ListenerLimits(
-    head_bytes=2_048, head_fields=8, head_timeout_s=5.0, keep_alive_s=5.0, linger_s=0.4, stall_s=5.0
-)
-JSON = (b"content-type", b"application/json")
-WITHIN_S = 10.0
-LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-
-
-class Told:
-    """What an application saw, kept for the test; and what the test lets it do."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.lost: list[str] = []
-        self.messages: list[Message] = []
-        self.running = 0
-        self.most_running = 0
-        self.go_on = threading.Event()
-        self.reached = threading.Event()
-
-    async def pause(self) -> None:
-        """Tells the test that this place is reached, and waits for it."""
-        self.reached.set()
-        await asyncio.to_thread(self.go_on.wait, WITHIN_S)
-
-    async def until_lost(self, scope: Scope) -> None:
-        """Waits for the caller to leave, as the relay does: by the listener's own word."""
-        gone = asyncio.Event()
-        cycle = scope["extensions"]["steward"]
-
-        def lost() -> None:
-            self.lost.append(scope["path"])
-            gone.set()
-
-        cycle.on_lost = lost
-        self.reached.set()
-        async with asyncio.timeout(WITHIN_S):
-            await gone.wait()
-
-
-Play = Callable[[Told, Scope, Receive, Send], Awaitable[None]]
-PLAYS: dict[str, Play] = {}
-
-
-def play(function: Play) -> Play:
-    """Enters a play under its name; the path of a call chooses it."""
-    PLAYS["/" + function.__name__] = function
-    return function
-
-
-async def body_of(receive: Receive) -> bytes:
-    """The whole body; what came of it when the caller left."""
-    pieces = []
-    while (message := await receive())["type"] == "http.request":
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            break
-    return b"".join(pieces)
-
-
-async def start(send: Send, *fields: tuple[bytes, bytes], status: int = 200, hold: bool = False) -> None:
-    """The head of an answer."""
-    await send({"type": "http.response.start", "status": status, "headers": [*fields], "steward.hold": hold})
-
-
-async def piece(send: Send, body: bytes, more: bool = False) -> None:
-    """A piece of its body, the last one by default."""
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-async def whole(send: Send, body: bytes, status: int = 200) -> None:
-    """An answer with a length."""
-    await start(send, JSON, (b"content-length", b"%d" % len(body)), status=status)
-    await piece(send, body)
-
-
-@play
-async def echo(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
-    """Says what came."""
-    body = await body_of(receive)
-    names = ("method", "path", "http_version", "type", "scheme", "root_path")
-    said: dict[str, Any] = {name: scope[name] for name in names}
-    said |= {name: scope[name].decode("latin-1") for name in ("raw_path", "query_string")}
-    said["headers"] = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
-    await whole(send, orjson.dumps(said | {"body": body.decode("latin-1")}))
-
-
-@contextmanager
-def house(
-    limits: ListenerLimits = LIMITS, loop: str = "uvloop", http: type[Listener] | None = None
-) -> Iterator[tuple[Listening, Told]]:
-    """A listener in front of the plays."""
-    told = Told()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        told.calls.append(scope["path"])
-        told.running += 1
-        told.most_running = max(told.most_running, told.running)
-        try:
-            await PLAYS.get(scope["path"], echo)(told, scope, receive, send)
-        finally:
-            told.running -= 1
-
-    with listening(app, http or listener(limits), LOOPS[loop]) as running:
-        yield running, told
-        told.go_on.set()
 
 
 @pytest.fixture(scope="module")
@@ -146,71 +58,6 @@ def shared() -> Iterator[tuple[Listening, Told]]:
 def port(shared: tuple[Listening, Told]) -> int:
     """Of the shared house."""
     return shared[0].port
-
-
-def request(
-    path: bytes = b"/echo", *lines: bytes, body: bytes | None = b"{}", method: bytes = b"POST", version: bytes = b"1.1"
-) -> bytes:
-    """A good request, with lines added."""
-    framing = [] if body is None else [b"Content-Length: %d" % len(body)]
-    first = method + b" " + path + b" HTTP/" + version
-    return b"\r\n".join((first, b"Host: x", *lines, *framing, b"", body or b""))
-
-
-CLOSE = b"Connection: close"
-
-
-def bodies(heard: Heard) -> list[bytes]:
-    """The bodies of all answers with a length."""
-    left, found = heard.octets, []
-    while left:
-        head, _, left = left.partition(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        found.append(left[:length])
-        left = left[length:]
-    return found
-
-
-def echoed(heard: Heard) -> dict[str, Any]:
-    """What `echo` said."""
-    found: dict[str, Any] = orjson.loads(bodies(heard)[0])
-    return found
-
-
-def refused(heard: Heard, status: int, code: str) -> None:
-    """Our own words, once, in JSON; the connection ends with them."""
-    assert heard.statuses == [status]
-    assert heard.closed
-    assert b"\r\nconnection: close" in heard.head
-    assert b"\r\nx-majordomo-error: " + code.encode() in heard.head
-    assert b"\r\ncontent-type: application/json" in heard.head
-    error = orjson.loads(bodies(heard)[0])["error"]
-    assert (error["code"], bool(error["message"])) == (code, True)
-
-
-def connect(port: int) -> socket.socket:
-    """A caller's socket; nothing of his waits to be joined with more."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def rest(sock: socket.socket) -> bytes:
-    """All until the other side closes. Raises ConnectionResetError when it does so without grace."""
-    heard = b""
-    while got := sock.recv(65_536):
-        heard += got
-    return heard
-
-
-def until(sock: socket.socket, end: bytes) -> bytes:
-    """Reads as far as this."""
-    heard = b""
-    while end not in heard:
-        got = sock.recv(65_536)
-        assert got, heard
-        heard += got
-    return heard
 
 
 # What the application sees
@@ -443,15 +290,8 @@ def test_after_a_refusal_nothing_is_read() -> None:
             sock.sendall(NOT_HTTP["noise"])
             until(sock, b"}}")
             sock.sendall(request())
-            assert b"200" not in _to_the_end(sock)
+            assert b"200" not in to_the_end(sock)
         assert told.calls == []
-
-
-def _to_the_end(sock: socket.socket) -> bytes:
-    try:
-        return rest(sock)
-    except ConnectionError:
-        return b""
 
 
 def test_one_connection_too_many_is_told_when_to_come_back() -> None:
@@ -561,243 +401,6 @@ def test_a_call_longer_than_the_rest_is_not_cut() -> None:
     assert heard.statuses == [200, 408]
 
 
-# Answers
-
-
-@play
-async def no_length(_told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
-    """Three pieces, one of them empty."""
-    await body_of(receive)
-    await start(send)
-    for each in (b"one ", b"", b"two "):
-        await piece(send, each, more=True)
-    await piece(send, b"three")
-
-
-def test_without_a_length_it_is_chunked(port: int) -> None:
-    """An empty piece is no end."""
-    heard = say(port, request(b"/no_length", CLOSE))
-    assert b"\r\ntransfer-encoding: chunked" in heard.head
-    assert heard.octets.endswith(b"\r\n\r\n4\r\none \r\n4\r\ntwo \r\n5\r\nthree\r\n0\r\n\r\n")
-
-
-def test_an_old_caller_gets_no_chunks(port: int) -> None:
-    """HTTP/1.0: the end of the connection is the end of the answer, whatever he says of keeping it."""
-    for line in (b"x-a: 1", b"Connection: keep-alive"):
-        heard = say(port, request(b"/no_length", line, version=b"1.0"))
-        assert b"transfer-encoding" not in heard.head
-        assert heard.octets.endswith(b"\r\n\r\none two three")
-        assert heard.closed
-
-
-@play
-async def sized_nothing(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
-    """A length and no body, as HEAD, 204 and 304 have it; or the body all the same."""
-    await body_of(receive)
-    status, _, body = scope["query_string"].partition(b"&")
-    await start(send, (b"content-length", b"1234"), status=int(status))
-    await piece(send, body)
-
-
-@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304), (b"HEAD", 304)])
-@pytest.mark.parametrize("body", [b"", b"octets"])
-def test_a_length_without_a_body_keeps_the_connection(port: int, method: bytes, status: int, body: bytes) -> None:
-    """The next answer begins right behind the head."""
-    target = b"/sized_nothing?%d&%b" % (status, body)
-    heard = say(port, request(target, body=None, method=method) + request(b"/echo", CLOSE))
-    assert heard.statuses == [status, 200]
-    head, _, second = heard.octets.partition(b"\r\n\r\n")
-    assert b"\r\ncontent-length: 1234" in head
-    assert b"transfer-encoding" not in head
-    assert second.startswith(b"HTTP/1.1 200 ")
-
-
-def test_head_without_a_length_has_no_chunks(port: int) -> None:
-    heard = say(port, request(b"/no_length", body=None, method=b"HEAD") + request(b"/echo", CLOSE))
-    assert heard.statuses == [200, 200]
-    assert b"transfer-encoding" not in heard.head
-
-
-@play
-async def held(_told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
-    """A head that goes with its first piece, large or small."""
-    size = len(await body_of(receive))
-    await start(send, (b"content-length", b"%d" % size), hold=True)
-    await piece(send, b"x" * size)
-
-
-@pytest.mark.parametrize("size", [0, 1, 1_000, 65_536, 65_537, 400_000])
-def test_a_held_head_goes_with_its_first_piece(port: int, size: int) -> None:
-    (body,) = bodies(say(port, request(b"/held", CLOSE, body=b"b" * size)))
-    assert body == b"x" * size
-
-
-# Answers that break
-
-
-@play
-async def breaks(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
-    """Half an answer, then `Cut`."""
-    await body_of(receive)
-    if scope["query_string"] == b"length":
-        await start(send, (b"content-length", b"10"))
-    elif scope["query_string"] == b"held":
-        await start(send, hold=True)
-        raise Cut
-    else:
-        await start(send)
-    await piece(send, b"half", more=True)
-    await told.pause()
-    raise Cut
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize(
-    ("query", "version", "end"), [(b"chunks", b"1.1", b"4\r\nhalf\r\n"), (b"length", b"1.1", b"\r\n\r\nhalf")]
-)
-def test_a_broken_answer_never_ends_cleanly(loop: str, query: bytes, version: bytes, end: bytes) -> None:
-    """What came arrives; then the connection ends where no answer can."""
-    with house(loop=loop) as (running, told), connect(running.port) as sock:
-        sock.sendall(request(b"/breaks?" + query, version=version) + request())
-        heard = until(sock, b"half")
-        told.go_on.set()
-        heard += _to_the_end(sock)
-        assert heard.endswith(end)
-        assert told.calls == ["/breaks"]
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_an_old_callers_broken_answer_is_reset(loop: str) -> None:
-    """HTTP/1.0: a plain close would be the proper end of what has no other."""
-    with house(loop=loop) as (running, told), connect(running.port) as sock:
-        sock.sendall(request(b"/breaks", version=b"1.0"))
-        until(sock, b"half")
-        told.go_on.set()
-        with pytest.raises(ConnectionResetError):
-            rest(sock)
-
-
-def test_an_answer_that_breaks_before_it_left_is_none(port: int) -> None:
-    heard = say(port, request(b"/breaks?held"))
-    assert heard.closed
-    assert heard.octets == b""
-
-
-@play
-async def wrong_length(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
-    """Says 4 octets and gives more, or fewer."""
-    await body_of(receive)
-    await start(send, (b"content-length", b"4"))
-    await piece(send, b"ab", more=True)
-    await piece(send, scope["query_string"])
-
-
-@pytest.mark.parametrize("more", [b"", b"c", b"cde"])
-def test_an_answer_that_is_not_as_long_as_it_says_breaks(port: int, more: bytes) -> None:
-    """Never padded, never longer: what followed would be read as the next answer."""
-    heard = say(port, request(b"/wrong_length?" + more) + request())
-    assert heard.statuses in ([200], [])
-    assert heard.closed
-    assert len(heard.octets.partition(b"\r\n\r\n")[2]) < 4
-
-
-@play
-async def raises(told: Told, scope: Scope, receive: Receive, send: Send) -> None:
-    """Fails at a place of the test's choice."""
-    if scope["query_string"] == b"late":
-        await body_of(receive)
-        await start(send)
-        await piece(send, b"half", more=True)
-        await told.pause()
-    raise RuntimeError("canary in the words of an error")
-
-
-@pytest.mark.parametrize("body", [b"{}", b"x" * 300_000])
-def test_an_application_that_fails_is_an_error_of_ours(
-    port: int, body: bytes, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """500 in JSON, the connection closed, though a body is left unread; the error's own words nowhere."""
-    heard = say(port, request(b"/raises", body=body))
-    refused(heard, 500, "internal_error")
-    out = "".join(capfd.readouterr())
-    assert "listener_failed" in out
-    assert "canary" not in out + heard.octets.decode()
-
-
-def test_an_application_that_fails_half_way_breaks() -> None:
-    with house() as (running, told), connect(running.port) as sock:
-        sock.sendall(request(b"/raises?late"))
-        heard = until(sock, b"half\r\n")
-        told.go_on.set()
-        heard += _to_the_end(sock)
-        assert heard.endswith(b"4\r\nhalf\r\n")
-
-
-@play
-async def says_nothing(_told: Told, _scope: Scope, receive: Receive, _send: Send) -> None:
-    """Returns without an answer."""
-    await body_of(receive)
-
-
-def test_an_application_that_answers_nothing_ends_the_connection(port: int) -> None:
-    heard = say(port, request(b"/says_nothing") + request())
-    assert heard.closed
-    assert heard.octets == b""
-
-
-# Expectations
-
-
-@play
-async def deaf(told: Told, _scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answers without having read anything."""
-    await told.pause()
-    await whole(send, b"unheard", status=403)
-
-
-@play
-async def reads_when_told(told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body only when it is told to."""
-    await told.pause()
-    await whole(send, await body_of(receive))
-
-
-EXPECT = b"Expect: 100-continue"
-
-
-@pytest.mark.parametrize("line", [EXPECT, b"expect:100-Continue", b"Expect: 100-continue \t"])
-def test_a_body_is_asked_for_when_it_is_read(line: bytes) -> None:
-    """100 comes with the first `receive`, not before; once."""
-    with house() as (running, told), connect(running.port) as sock:
-        head = request(b"/reads_when_told", line, CLOSE, b"Content-Length: 300000", body=None)
-        sock.sendall(head)
-        assert told.reached.wait(WITHIN_S)
-        sock.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            sock.recv(1)
-        sock.settimeout(WITHIN_S)
-        told.go_on.set()
-        assert until(sock, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        sock.sendall(b"y" * 300_000)
-        heard = rest(sock)
-    assert heard.startswith(b"HTTP/1.1 200 ")
-    assert heard.endswith(b"\r\n\r\n" + b"y" * 300_000)
-
-
-def test_a_body_that_is_not_wanted_is_not_asked_for() -> None:
-    with house() as (running, told):
-        told.go_on.set()
-        heard = say(running.port, request(b"/deaf", EXPECT, b"Content-Length: 5", body=None))
-    assert heard.statuses == [403]
-    assert heard.closed
-
-
-def test_an_old_caller_is_not_told_to_go_on(port: int) -> None:
-    """RFC 9110, 10.1.1: HTTP/1.0 knows no interim answers."""
-    heard = say(port, request(b"/echo", EXPECT, version=b"1.0"))
-    assert heard.statuses == [200]
-
-
 # Answers before the request's end
 
 
@@ -817,7 +420,7 @@ def test_an_answer_before_the_bodys_end_can_be_read(port: int) -> None:
     """The caller is told why, though he goes on sending; then the connection ends for good."""
     with connect(port) as sock:
         sock.sendall(request(b"/early?1000", b"Content-Length: 100000000", body=None) + b"b" * 200_000)
-        heard = Heard(_to_the_end(sock), 0, closed=True)
+        heard = Heard(to_the_end(sock), 0, closed=True)
         assert heard.statuses == [413]
         assert b"\r\nconnection: close" in heard.head
         assert heard.octets.endswith(b"e" * 1_000)
@@ -954,7 +557,7 @@ def test_breaking_the_rules_ends_the_running_call() -> None:
             sock.sendall(request(b"/waits"))
             assert told.reached.wait(WITHIN_S)
             sock.sendall(between + b"\x00garbage\r\n\r\n")
-            _to_the_end(sock)
+            to_the_end(sock)
             eventually(lambda told=told: told.lost == ["/waits"])  # type: ignore[misc]
             eventually(lambda running=running: not running.tasks)  # type: ignore[misc]
 
