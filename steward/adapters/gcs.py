@@ -185,6 +185,7 @@ def _session(credentials: Credentials, address: str) -> AuthorizedSession:
     session.adapters.clear()
     session.mount(f"{address}/", HTTPAdapter(pool_connections=1, pool_maxsize=PARALLEL))
     session.auth = _unchanged  # else requests would look into ~/.netrc
+    session.hooks["response"].append(_read_failure)
     if (authorities := ssl.get_default_verify_paths().cafile) is not None:
         session.verify = authorities
     return session
@@ -192,6 +193,12 @@ def _session(credentials: Credentials, address: str) -> AuthorizedSession:
 
 def _unchanged(request: Any) -> Any:
     return request
+
+
+def _read_failure(response: Any, **_: object) -> None:
+    """Reads a failed download's answer at once: the library leaves it, and with it the connection, to the collector."""
+    if not response.ok:
+        response.content  # noqa: B018 - read for its effect
 
 
 def _fault(exc: Exception) -> StoreFault:

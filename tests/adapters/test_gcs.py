@@ -127,6 +127,16 @@ def test_no_word_of_the_vendor_is_in_an_error(script: Script, status: int, kind:
                 store.delete("k")
 
 
+def test_failures_use_one_connection_and_give_it_back(script: Script) -> None:
+    script.answer = lambda asked: error("backendError", 503)
+    with opened(at(script)) as store:
+        for call in (store.get, store.delete):
+            with pytest.raises(StoreUnavailable):
+                call("k")
+    assert len(script.asked) > 2
+    assert len({asked.peer for asked in script.asked}) == 1
+
+
 def test_nobody_there_is_unavailable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

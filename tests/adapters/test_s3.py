@@ -196,6 +196,16 @@ def test_one_that_fails_takes_no_other_with_it(script: Script) -> None:
     assert [result.ref.key for result in results if result.ref] == [key for key in keys if key.startswith("good")]
 
 
+def test_failures_use_one_connection_and_give_it_back(script: Script) -> None:
+    script.answer = lambda asked: error("SlowDown", 503)
+    with opened(at(script)) as store:
+        for call in (store.get, store.delete):
+            with pytest.raises(StoreUnavailable):
+                call("k")
+    assert len(script.asked) > 2
+    assert len({asked.peer for asked in script.asked}) == 1
+
+
 def test_nobody_there_is_unavailable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

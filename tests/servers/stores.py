@@ -96,6 +96,8 @@ class Asked:
     headers: dict[str, str]
     """Names in lower case."""
     body: bytes
+    peer: int
+    """The asking connection's port."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def scripted() -> Iterator[Script]:
             if headers.get("expect") == "100-continue":
                 self.send_response_only(100)
                 self.end_headers()
-            asked = Asked(self.command, self.path, headers, self.rfile.read(int(headers.get("content-length", 0))))
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            asked = Asked(self.command, self.path, headers, body, self.client_address[1])
             script.asked.append(asked)
             said = script.answer(asked)
             self.send_response_only(said.status)
