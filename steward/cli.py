@@ -36,6 +36,16 @@ examples:
 
 Settings come from the environment and from .env; README.md lists them all.
 """
+_COMMAND_EXAMPLES = {
+    "serve": ("steward serve --workers 2", "OPS_PORT=7681 BODY_STORE_URL=file:///var/lib/steward/bodies steward serve"),
+    "migrate": ("steward migrate", "steward migrate --json"),
+    "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
+    "list": ("steward keys list", "steward keys list --json"),
+    "revoke": ("steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "config": ("steward config", "steward config --json"),
+    "demo": ("steward demo", "PORT=8000 steward demo", "steward demo --once"),
+    "version": ("steward version", "steward version --json"),
+}
 _KEYS_EXAMPLES = """\
 examples:
   steward keys create --name checkout
@@ -47,16 +57,12 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
-        log.configure()
-        if arguments.unset:
-            answer: Callable[[argparse.Namespace], int] = arguments.run
-            return answer(arguments)
-        settings = load(os.environ)
-        log.configure(settings.log_level)
-        run: Callable[[argparse.Namespace, Settings], int] = arguments.run
-        return run(arguments, settings)
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a reader who left is noticed now, not while the interpreter ends
     except SettingError as error:
         print(f"steward: {error.message}", file=sys.stderr)
         return 2
@@ -67,8 +73,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our answer (`| head`) has seen enough; nothing more is flushed into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         return 0
+    except Exception as exc:  # a defect of ours, or a disk that is full: its facts, never its words (SECURITY F4)
+        log.error("command_failed", exc)
+        print("steward: the command failed; the line above says where", file=sys.stderr)
+        _abandon_stdout()
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    log.configure()
+    if arguments.unset:
+        answer: Callable[[argparse.Namespace], int] = arguments.run
+        return answer(arguments)
+    settings = load(os.environ)
+    log.configure(settings.log_level)
+    run: Callable[[argparse.Namespace, Settings], int] = arguments.run
+    return run(arguments, settings)
+
+
+def _abandon_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,9 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    serve = _command(
-        commands, "serve", "Relay calls until told to stop.", _serve, "example:\n  steward serve --workers 2\n"
-    )
+    serve = _command(commands, "serve", "Relay calls until told to stop.", _serve)
     serve.add_argument("--workers", type=_workers, metavar="N", help="relaying processes (default: WORKERS, 1)")
     migrate = _command(commands, "migrate", "Make or update the tables. Safe to repeat, and from two hosts.", _migrate)
     migrate.add_argument("--json", action="store_true", help="print an object")
@@ -119,10 +144,10 @@ def _command(
     name: str,
     what: str,
     run: Callable[..., int],
-    epilog: str | None = None,
 ) -> argparse.ArgumentParser:
+    shown = "examples:\n" + "".join(f"  {line}\n" for line in _COMMAND_EXAMPLES[name])
     parser = commands.add_parser(
-        name, help=what, description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        name, help=what, description=what, epilog=shown, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(run=run, unset=False)
     return parser
