@@ -1,112 +1,277 @@
-"""The core as a host serves it: the proxy in front, our own routes behind it, and what operators are told."""
+"""The whole application: which spelling of a path reaches which door, with which credential, on which port."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
-from collections.abc import Iterator
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import httpx
 import pytest
 from pydantic import BaseModel
 
+from steward.adapters.postgres_local import LocalPostgres
+from steward.api.health import REASONS
 from steward.api.operators import Doors
-from steward.app import create_app, create_ops_app, own_routes
-from steward.proxy import Application
+from steward.app import create_app, create_ops_app, details, own_routes
+from steward.proxy import Proxy
 from steward.settings import load
 from steward.wiring import Services, build
+from tests.api.asking import ask, bearer
+from tests.servers.examples import respond
+from tests.servers.plain_http import Message, Request, call
+from tests.servers.socket_provider import Provider
+from tests.servers.steward import RunningSteward, running_steward
 
-TOKEN = "t" * 40
+TOKEN = "an-admin-token-of-thirty-two-characters"
+KEY = bytes(range(32)).hex()
 
 
-class Given(BaseModel):
-    """A body with one field."""
-
-    token: int
-
-
-async def given(body: Given) -> None:
-    """Takes a number."""
+# put together, without a server
 
 
 @pytest.fixture
-def services(tmp_path: object) -> Iterator[Services]:
-    """A process put together, with a database that is not there; it connects to nothing."""
-    settings = load(
-        {
-            "ENCRYPTION_KEY": "0123456789abcdef" * 4,
-            "POSTGRES_HOST": str(tmp_path),
-            "POSTGRES_PASSWORD": "never-shown",
-            "BODY_STORE_URL": "s3://calls/prefix",
-            "STEWARD_ADMIN_TOKEN": TOKEN,
-            "PRICING_REMOTE_URL": "",
-        },
-        dotenv=None,
+def services() -> Iterator[Callable[..., Services]]:
+    """Makes processes that nobody started: none is ready. Each is stopped in the end."""
+    made: list[Services] = []
+
+    def make(**given: str) -> Services:
+        environ = {"ENCRYPTION_KEY": KEY, "STEWARD_ADMIN_TOKEN": TOKEN, "PRICING_REMOTE_URL": "", **given}
+        made.append(build(load(environ, None)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        asyncio.run(each.stop())
+
+
+Make = Callable[..., Services]
+
+
+def test_the_proxy_stands_in_front_on_the_callers_port_and_not_on_the_operators(services: Make) -> None:
+    made = services()
+    assert isinstance(create_app(made), Proxy)
+    assert not isinstance(create_ops_app(made), Proxy)
+    assert ask(create_app(made), "/readyz").text == "unready"
+    assert ask(create_app(made), "/readyz", bearer(TOKEN)).json()["state"] == "database"
+    assert ask(create_ops_app(made), "/readyz").json()["state"] == "database"
+
+
+def test_without_an_admin_token_the_callers_port_tells_nobody(services: Make) -> None:
+    app = create_app(services(STEWARD_ADMIN_TOKEN=""))
+    for headers in ({}, bearer(""), bearer("None"), bearer(TOKEN)):
+        assert ask(app, "/docs", headers).status_code == 401
+        assert ask(app, "/readyz", headers).text == "unready"
+
+
+@pytest.mark.parametrize(
+    ("url", "bodies"),
+    [
+        *(("", "none"), ("s3://bucket/prefix", "s3://bucket"), ("gs://bucket/prefix", "gs://bucket")),
+        ("file:///bodies", "file:///bodies"),
+    ],
+)
+def test_the_details_are_whole_json_and_hold_no_secret(services: Make, url: str, bodies: str) -> None:
+    secret = "s3cr3t" * 8
+    made = services(
+        BODY_STORE_URL=url,
+        POSTGRES_HOST="db.internal",
+        POSTGRES_PASSWORD=secret,
+        HTTPS_PROXY=f"http://user:{secret}@proxy.internal:3128",
+        OPENAI_BASE_URL="https://gateway.example.com/openai/v1",
     )
-    made = build(settings)
-    yield made
-    asyncio.run(made.stop())
+    told: Any = json.loads(json.dumps(details(made)))
+    assert told["bodies"] == bodies
+    assert told["database"] == {"heard": False, "host": "db.internal"}
+    assert told["origins"]["openai"] == "gateway.example.com"
+    assert told["keys_in_memory"] == 0
+    assert set(told["prices"]) == {"source", "last_try", "tried_at", "fetched_at", "held"}
+    for word in (secret, TOKEN, KEY):
+        assert word not in json.dumps(told)
 
 
-def ask(app: Application, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    """One request, without a socket."""
+class Order(BaseModel):
+    """What a route of ours might take one day."""
 
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://steward") as client:
-            return await client.request(method, path, headers=headers)
-
-    return asyncio.run(send())
+    name: str
+    count: int
 
 
-def test_our_routes_answer_without_a_key(services: Services) -> None:
-    app = create_app(services)
-    assert ask(app, "/health").text == "alive"
-    assert (ask(app, "/readyz").status_code, ask(app, "/readyz").text) == (503, "unready")
+def test_a_validation_error_names_fields_and_never_values(services: Make) -> None:
+    app = own_routes(services(), Doors(None))
 
+    @app.post("/orders")
+    async def order(order: Order, limit: int) -> str:
+        return order.name
 
-def test_every_other_path_is_a_callers(services: Services) -> None:
-    app = create_app(services)
-    for path in ("/v1/models", "/healthy", "/docs/", "/"):
-        answer = ask(app, path)
-        assert (answer.status_code, answer.headers["x-majordomo-error"]) == (401, "missing_key")
-
-
-def test_operators_are_told_where_things_are_and_no_secret(services: Services) -> None:
-    for answer in (
-        ask(create_ops_app(services), "/readyz"),
-        ask(create_app(services), "/readyz", authorization=f"Bearer {TOKEN}"),
-    ):
-        said = answer.json()
-        assert (answer.status_code, said["state"]) == (503, "database")
-        assert said["bodies"] == "s3://calls"
-        assert said["origins"]["openai"] == "api.openai.com"
-        assert "never-shown" not in answer.text
-        assert TOKEN not in answer.text
-
-
-def test_the_operators_port_relays_nothing(services: Services) -> None:
-    answer = ask(create_ops_app(services), "/v1/chat/completions", "POST", **{"x-majordomo-key": "mdm_sk_" + "a" * 40})
-    assert answer.status_code == 404
-
-
-def test_a_wrong_field_is_named_and_its_value_is_not(services: Services) -> None:
-    app = own_routes(services, Doors(None))
-
-    app.post("/given")(given)
-
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://steward") as client:
-            return await client.post("/given", json={"token": "mdm_st_canary"})
-
-    answer = asyncio.run(send())
+    canary = "CANARY-77aa"
+    answer = ask(app, f"/orders?limit={canary}", method="POST", body={"name": [canary], "count": canary, canary: 1})
     assert answer.status_code == 422
-    assert answer.json() == {"error": {"code": "invalid_request", "fields": ["body.token"]}}
-    assert "canary" not in answer.text
+    assert answer.json() == {"error": {"code": "invalid_request", "fields": ["body.count", "body.name", "query.limit"]}}
+    assert canary not in answer.text
+    assert ask(app, f"/orders?limit={canary}", method="POST", body=[canary]).text.count(canary) == 0
 
 
-def test_no_page_of_ours_invites_another_origin(services: Services) -> None:
-    for path in ("/health", "/readyz", "/docs", "/openapi.json"):
-        answer = ask(create_app(services), path, origin="https://elsewhere.example")
-        assert not [name for name in answer.headers if name.startswith("access-control-")]
-    assert ask(create_app(services), "/v1/models", "OPTIONS").status_code == 401
+def test_every_word_that_readyz_may_say_has_its_reason() -> None:
+    function = ast.parse(textwrap.dedent(inspect.getsource(Services.ready)))
+    returned = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    words = {node.value for each in returned for node in ast.walk(each) if isinstance(node, ast.Constant)}
+    assert words == set(REASONS)
+
+
+# as it runs
+
+
+@dataclass(frozen=True)
+class House:
+    """A Steward with both ports and a provider that keeps what reaches it."""
+
+    steward: RunningSteward
+    provider: Provider
+    ops: int
+
+    def get(self, port: str, target: bytes, credential: str, method: bytes = b"GET") -> Message:
+        """One request as it is spelled."""
+        fields = {
+            "none": [],
+            "key": [(b"X-Majordomo-Key", self.steward.key.encode())],
+            "key as bearer": [(b"Authorization", b"Bearer " + self.steward.key.encode())],
+            "wrong token": [(b"Authorization", b"Bearer " + b"x" * 39)],
+            "token": [(b"Authorization", b"Bearer " + TOKEN.encode())],
+        }[credential]
+        number = {"main": self.steward.port, "ops": self.ops}[port]
+        origin = (b"Origin", b"https://evil.example")
+        return call(number, Request(method, target, [*fields, origin]))
+
+
+CREDENTIALS = ("none", "key", "key as bearer", "wrong token", "token")
+PORTS = ("main", "ops")
+
+
+@pytest.fixture(scope="module")
+def house(postgres_server: LocalPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    provider = Provider(respond)
+    given = {"OPS_PORT": "0", "STEWARD_ADMIN_TOKEN": TOKEN}
+    try:
+        with running_steward(postgres_server, tmp_path_factory.mktemp("app"), provider.url, given) as steward:
+            found = re.search(rb'"ops_port": ?(\d+)', steward.said())
+            assert found is not None
+            yield House(steward, provider, int(found[1]))
+    finally:
+        provider.close()
+
+
+def opens(port: str, credential: str) -> bool:
+    """Whom operators' pages are for."""
+    return port == "ops" or credential == "token"
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_our_own_paths(house: House, port: str, credential: str) -> None:
+    """Exactly as they are spelled, with or without a query; also in absolute form, whose host is ignored."""
+    for before in (b"", b"http://evil.example"):
+        get = partial(house.get, port, credential=credential)
+        assert (get(before + b"/health").status, get(before + b"/health?x=/docs").body) == (200, b"alive")
+        ready = get(before + b"/readyz")
+        assert ready.status == 200
+        assert (b"keys_in_memory" in ready.body) == opens(port, credential)
+        if not opens(port, credential):
+            assert ready.body == b"ready"
+        for page in (b"/docs", b"/openapi.json", b"/docs?a=b"):
+            assert get(before + page).status == (200 if opens(port, credential) else 401)
+        for absent in (
+            b"/metrics",
+            b"/admin",
+            b"/admin/",
+            b"/admin/orgs",
+            b"/api/v1/requests",
+            b"/api/v1/proxy-keys/1",
+        ):
+            assert get(before + absent).status == 404
+    assert house.provider.take() == []
+
+
+SPELLINGS = (
+    *(b"/%72eadyz", b"/%2freadyz", b"//readyz", b"/readyz/", b"/READYZ", b"/readyz%00", b"/readyz%20", b"/readyz;a"),
+    *(b"/./readyz", b"/x/../readyz", b"/%2e/readyz", b"/readyz/.", b"\\readyz", b"/\\readyz", b"readyz", b"/readyz%2f"),
+    *(b"//docs", b"/docs/", b"/DOCS", b"/%64ocs", b"/docs%2f", b"/docs/x", b"/./docs", b"/a/../docs", b"/docs;x=y"),
+    *(b"/openapi.json/", b"/openapi%2ejson", b"//openapi.json", b"/OpenAPI.json", b"/openapi.json%00"),
+    *(b"/%61dmin", b"/%61dmin/orgs", b"//admin", b"/Admin", b"/adm%69n/", b"/./admin/", b"/admin%2forgs", b"/admin;/x"),
+    *(b"/%6detrics", b"/metrics/", b"//metrics", b"/health/", b"/%68ealth", b"//health", b"/HEALTH", b"/redoc", b"/"),
+    *(b"//evil.example/docs", b"http://evil.example//docs", b"http://evil.example/%64ocs", b"*", b"/.well-known/x"),
+)
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_no_other_spelling_opens_a_door_of_ours(house: House, port: str) -> None:
+    """On the callers' port it is a provider's path or a bad one, and needs a key like any call; on the other, none."""
+    for target in SPELLINGS:
+        for credential in CREDENTIALS:
+            answer = house.get(port, target, credential)
+            assert answer.status in ((400, 401) if port == "main" else (400, 404)), (target, credential)
+            if port == "main" and answer.status == 401:
+                assert credential != "key", target
+            assert not re.search(rb"keys_in_memory|<h1>|openapi\"|^alive|^ready", answer.body), (target, credential)
+            assert answer.head.values(b"location") == [], "no redirect tells what a path should have been"
+    assert house.provider.take() == []
+
+
+def test_no_answer_of_ours_lets_another_origin_read_it(house: House) -> None:
+    """No CORS header on either port; OPTIONS needs a key like any call."""
+    for port in PORTS:
+        for target in (b"/health", b"/readyz", b"/docs", b"/openapi.json", b"/admin", b"/v1/models", b"/nothing"):
+            for method in (b"GET", b"OPTIONS", b"POST", b"DELETE"):
+                for credential in ("none", "token"):
+                    answer = house.get(port, target, credential, method)
+                    names = {name.lower() for name, _ in answer.head.fields}
+                    assert not [name for name in names if name.startswith(b"access-control-")]
+    assert house.provider.take() == []
+
+
+@pytest.mark.parametrize("credential", ["none", "key as bearer", "wrong token", "token"])
+def test_a_preflight_needs_a_key(house: House, credential: str) -> None:
+    answer = house.get("main", b"/v1/chat/completions", credential, b"OPTIONS")
+    assert answer.status == 401
+    assert house.provider.take() == []
+
+
+def test_a_preflight_with_a_key_is_the_providers_to_answer(house: House) -> None:
+    assert house.get("main", b"/v1/chat/completions", "key", b"OPTIONS").status == 200
+    [received] = house.provider.take()
+    assert received.method == b"OPTIONS"
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
+def test_our_own_pages_are_read_and_nothing_else(house: House, method: bytes) -> None:
+    for port in PORTS:
+        for target in (b"/health", b"/readyz", b"/docs", b"/openapi.json"):
+            assert house.get(port, target, "token", method).status == 405
+
+
+def test_no_page_of_ours_names_another_host(house: House) -> None:
+    page, document = (house.get("ops", target, "none").body for target in (b"/docs", b"/openapi.json"))
+    assert not re.search(rb"<script|src=|href=|@import|url\(|https?://", page)
+    assert set(json.loads(document)["paths"]) == {"/health", "/readyz"}
+    assert not re.search(rb"https?://", document)
+
+
+def test_a_provider_is_not_to_be_had_by_the_operators_port(house: House) -> None:
+    for credential in CREDENTIALS:
+        assert house.get("ops", b"/v1/models", credential).status == 404
+    assert house.provider.take() == []
+
+
+def test_callers_are_told_nothing_of_the_house(house: House) -> None:
+    """No server's name, no version, no path of this machine in any refusal."""
+    for target in (b"/docs", b"/admin", b"/nothing", b"/v1/models", b"/v1/../docs"):
+        answer = house.get("main", target, "none")
+        names = {name.lower() for name, _ in answer.head.fields}
+        assert not names & {b"server", b"x-powered-by", b"via"}
+        assert not re.search(rb"Traceback|File \"|site-packages|uvicorn|fastapi|pydantic", answer.body, re.IGNORECASE)

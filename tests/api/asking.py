@@ -15,7 +15,8 @@ def ask(app: Any, path: str, headers: Mapping[str, str] | None = None, method: s
     async def asked() -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://steward.test") as client:
-            return await client.request(method, path, headers=headers, json=body)
+            fields = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+            return await client.request(method, path, headers=fields, json=body)
 
     return asyncio.run(asked())
 
