@@ -188,11 +188,11 @@ class Cycle:
         return self._end_told or (self.more_body and not self.body)
 
     async def send(self, message: Any) -> None:
-        """A response's head, or a piece of its body. Silent once the caller left: `on_lost` has told."""
+        """A response's head, or a piece of its body. Silent once the caller left or all is said."""
         flow = self._connection.flow
         if flow.write_paused and not self.disconnected:
             await flow.drain()
-        if self.disconnected:
+        if self.disconnected or self.response_complete:
             return
         if not self.response_started:
             self._head(message)
