@@ -228,6 +228,29 @@ def test_an_application_that_answers_nothing_ends_the_connection(port: int) -> N
     assert heard.octets == b""
 
 
+@play
+async def says_too_much(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """Goes on after the end, as an application with a defect might."""
+    await body_of(receive)
+    if scope["query_string"] == b"length":
+        await whole(send, b"enough")
+    else:
+        await start(send)
+        await piece(send, b"enough")
+    await piece(send, b"HTTP/1.1 200 OK", more=True)
+    await piece(send, b"")
+    await whole(send, b"again", status=500)
+
+
+@pytest.mark.parametrize("query", [b"length", b"chunks"])
+def test_after_the_end_nothing_is_said(port: int, query: bytes) -> None:
+    """It would be read as the next call's answer."""
+    heard = say(port, request(b"/says_too_much?" + query) + request(b"/echo", CLOSE))
+    assert heard.statuses == [200, 200]
+    end = b"\r\n\r\nenough" if query == b"length" else b"\r\n6\r\nenough\r\n0\r\n\r\n"
+    assert end + b"HTTP/1.1 200 " in heard.octets
+
+
 # Expectations
 
 
@@ -236,13 +259,6 @@ async def deaf(told: Told, _scope: Scope, _receive: Receive, send: Send) -> None
     """Answers without having read anything."""
     await told.pause()
     await whole(send, b"unheard", status=403)
-
-
-@play
-async def reads_when_told(told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body only when it is told to."""
-    await told.pause()
-    await whole(send, await body_of(receive))
 
 
 EXPECT = b"Expect: 100-continue"

@@ -107,6 +107,13 @@ async def echo(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
     await whole(send, orjson.dumps(said | {"body": body.decode("latin-1")}))
 
 
+@play
+async def reads_when_told(told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body only when it is told to."""
+    await told.pause()
+    await whole(send, await body_of(receive))
+
+
 @contextmanager
 def house(
     limits: ListenerLimits = LIMITS, loop: str = "uvloop", http: type[Listener] | None = None
