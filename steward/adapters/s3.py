@@ -8,6 +8,7 @@ leaves it: an error is a code.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import ssl
@@ -182,9 +183,16 @@ def _client(to: S3Destination, read_timeout_s: float) -> BaseClient:
         config=config,
         **_keys(to),
     )
+    client.meta.events.register_last("before-call.s3", _without_leave)
     if to.region is not None or to.endpoint is not None:
         client.meta.events.register("before-call.s3", _stay)
     return client
+
+
+def _without_leave(params: dict[str, Any], **_: object) -> None:
+    """Takes the `Expect` off a small body: waiting for leave costs a round trip and a third of the call's CPU."""
+    if isinstance(params.get("body"), bytes | io.BytesIO):
+        params["headers"].pop("Expect", None)
 
 
 def _stay(context: dict[str, Any], **_: object) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ def test_what_crosses_the_wire(script: Script) -> None:
     assert "/eu-central-1/s3/" in asked.headers["authorization"]
     assert not {"x-amz-security-token", "transfer-encoding"} & set(asked.headers)
     assert not [name for name in asked.headers if "checksum" in name or "trailer" in name]
+
+
+def test_only_a_file_waits_for_leave_to_be_sent(script: Script) -> None:
+    script.answer = lambda asked: Said(200, {"ETag": '"1"'})
+    with opened(at(script)) as store, tempfile.TemporaryFile() as file:
+        file.write(b"file")
+        for source in (b"body", file):
+            assert store.put_many([Put("k", source, "00", 4)])[0].ref is not None
+    assert [(asked.headers.get("expect"), asked.body) for asked in script.asked] == [
+        (None, b"body"),
+        ("100-continue", b"file"),
+    ]
 
 
 def test_a_bucket_of_another_account_is_refused(script: Script) -> None:
