@@ -12,7 +12,7 @@ from steward.errors import (
     UpstreamBusy,
 )
 from steward.exchange import Origin
-from steward.forward import Lane
+from steward.lane import Lane
 from tests.servers.misbehaving import Provider
 from tests.servers.pools import (
     LEAPING,
