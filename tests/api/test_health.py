@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from steward.api import health
 from steward.api.operators import Doors
+from steward.words import Secret
+from tests.api.asking import ask, bearer
 
 
 def get(path: str, word: str = "ready", operator: bool = False, **details: object) -> httpx.Response:
@@ -41,6 +43,22 @@ def test_alive_is_alive_whatever_else_is_not() -> None:
 def test_unready_is_one_word_and_no_reason(word: str) -> None:
     answer = get("/readyz", word=word, database="db.internal")
     assert (answer.status_code, answer.text) == (503, "unready")
+
+
+@pytest.mark.parametrize("token", ["", "x" * 40, "mdm_sk_" + "a" * 40])
+def test_a_wrong_token_is_told_no_more_than_none(token: str) -> None:
+    app = FastAPI()
+    app.include_router(health.router)
+    app.state.doors = Doors(Secret("t" * 40))
+    app.state.readiness = health.Readiness(lambda: "key", lambda: {"database": "db.internal"})
+    answer = ask(app, "/readyz", bearer(token))
+    assert (answer.status_code, answer.text) == (503, "unready")
+    assert ask(app, "/readyz", bearer("t" * 40)).json()["state"] == "key"
+
+
+def test_what_is_to_be_done_stands_in_the_reason() -> None:
+    assert "steward migrate" in health.REASONS["schema"]
+    assert "ENCRYPTION_KEY" in health.REASONS["key"]
 
 
 def test_ready_is_one_word() -> None:
