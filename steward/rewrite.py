@@ -40,11 +40,14 @@ def outbound(origin: Origin, method: bytes, route: Route, query: bytes, head: Ca
 
 
 def credential(head: CallerHead, query: bytes, facts: DialectFacts) -> bytes | None:
-    """The provider credential of a call, for its keyed hash alone. Raises LeakedKey for one of ours anywhere."""
+    """The provider credential of a call, for its keyed hash alone.
+
+    Raises LeakedKey for a key of ours in any field that would go to the provider, or in the query.
+    """
+    if head.may_leak and any(_OURS.search(value) for _, value in head.end_to_end):
+        raise LeakedKey
     found: bytes | None = None
     for name, value in head.credentials:
-        if b"mdm_" in value and _OURS.search(value):
-            raise LeakedKey
         if found is None and name in facts.credential_headers:
             found = value[7:] if value[:7].lower() == b"bearer " else value
     if query:

@@ -1,5 +1,7 @@
 """Real servers for the tests, each started by the run itself; the fixtures live in `tests/servers/`."""
 
+from hypothesis import settings
+
 pytest_plugins = [
     "tests.servers.corpus",
     "tests.servers.postgres",
@@ -7,3 +9,7 @@ pytest_plugins = [
     "tests.servers.steward",
     "tests.servers.stores",
 ]
+
+# How long one example takes says more of the machine than of the code.
+settings.register_profile("steward", deadline=None)
+settings.load_profile("steward")

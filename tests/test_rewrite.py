@@ -229,3 +229,12 @@ def test_an_endless_credential_is_hashed_as_far_as_16_kib() -> None:
 def test_two_installations_hash_apart() -> None:
     assert KeyedHash(Secret(os.urandom(32))).of(b"sk-1") != KeyedHash(Secret(os.urandom(32))).of(b"sk-1")
     assert "sk-canary" not in repr(KeyedHash(Secret(b"sk-canary" * 4)))
+
+
+@pytest.mark.parametrize("name", [b"cookie", b"x-note", b"openai-organization"])
+def test_a_key_of_ours_leaves_in_no_field_at_all(name: bytes) -> None:
+    head = read_caller_head(
+        [(b"host", b"x"), (b"x-majordomo-key", b"mdm_sk_" + b"a" * 20), (name, b"a=mdm_sk_" + b"b" * 20)]
+    )
+    with pytest.raises(LeakedKey):
+        credential(head, b"", facts(Dialect.OPENAI))

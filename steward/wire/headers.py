@@ -13,6 +13,7 @@ from steward.exchange import Headers
 
 OUR_PREFIX = b"x-majordomo-"
 KEY = b"x-majordomo-key"
+_OUR_KEYS = b"mdm_"
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -82,6 +83,8 @@ class CallerHead:
     """`content-length`; None when the message has none."""
     chunked: bool = False
     expects_continue: bool = False
+    may_leak: bool = False
+    """What looks like a key of ours stands somewhere besides `X-Majordomo-Key`: perhaps where it must not."""
 
     @property
     def has_body(self) -> bool:
@@ -89,19 +92,20 @@ class CallerHead:
         return self.chunked or bool(self.length)
 
 
-def check(fields: Headers, error: type[BadRequest] | type[UpstreamBadAnswer]) -> None:
-    """Names are tokens; values hold no CR, LF or NUL. Raises `error` otherwise."""
+def check(fields: Headers, error: type[BadRequest] | type[UpstreamBadAnswer]) -> bytes:
+    """All values in one, once names are tokens and values hold no CR, LF or NUL. Raises `error` otherwise."""
     names = [item[0] for item in fields]
     if b"".join(names).translate(None, _TOKEN) or b"" in names:
         raise error
     values = b"".join([item[1] for item in fields])
     if b"\r" in values or b"\n" in values or b"\x00" in values:
         raise error
+    return values
 
 
 def read_caller_head(headers: Headers) -> CallerHead:
     """Takes a caller's fields apart (names lower-case). Raises BadRequest, Unsupported."""
-    check(headers, BadRequest)
+    values = check(headers, BadRequest)
     head = CallerHead([], [], [])
     passed = head.end_to_end
     seen: list[bytes] = []
@@ -124,6 +128,7 @@ def read_caller_head(headers: Headers) -> CallerHead:
         raise BadRequest("The Host header is missing.")
     if head.chunked and head.length is not None:
         raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
+    head.may_leak = values.count(_OUR_KEYS) > (head.key is not None)
     if named:
         head.end_to_end = [item for item in passed if item[0] not in named]
     return head
