@@ -26,8 +26,10 @@ help: ## this list
 demo: .venv/demo/made-here ## the whole story on this machine, nothing configured; ONCE=1 tells it and exits
 	@.venv/demo/bin/python -m steward demo $(if $(filter-out 0 no,$(ONCE)),--once)
 
+# Measurements run alone; the rest mostly waits for sockets, so three files at a time do not crowd two cores.
 test: lint tools ## lint, then every test (ARGS="-k words" for some)
-	@.venv/test/bin/python -m pytest $(ARGS)
+	@$(if $(ARGS),,.venv/test/bin/python -m pytest tests/bench)
+	@.venv/test/bin/python -m pytest -n 3 --dist loadfile $(if $(ARGS),,--ignore=tests/bench) $(ARGS)
 
 lint: .venv/lint/made-here .venv/test/made-here ## ruff, mypy --strict, import-linter
 	@.venv/lint/bin/ruff check .
