@@ -32,6 +32,7 @@ from steward.wiring import Services, build, check
 
 BACKLOG = 2048
 _RESTART_PAUSE_S = 1.0
+_FIRST_MOMENT_S = 2.0
 _STOP_MARGIN_S = 20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -102,11 +103,19 @@ async def _serve(settings: Settings, sockets: _Sockets) -> int:
     stopping = _Stopping(settings, services, servers)
     with stopping.signals():
         try:
+            await _soon_ready(services)
             await asyncio.gather(*(s.serve(sockets=socks) for s, socks in zip(servers, listening, strict=True)))
         finally:
             await services.stop()
     log.say("stopped")
     return 0
+
+
+async def _soon_ready(services: Services) -> None:
+    """The first moment: connections wait in the backlog rather than get 503. Without a database it serves anyway."""
+    until = time.monotonic() + _FIRST_MOMENT_S
+    while services.ready() == "database" and time.monotonic() < until:  # noqa: ASYNC110 - many facts make it ready
+        await asyncio.sleep(0.01)
 
 
 def settle_garbage_collector() -> None:

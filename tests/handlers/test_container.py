@@ -296,12 +296,16 @@ def created_key(environ: Mapping[str, str]) -> str:
 def test_ctrl_c_counts_once_however_many_workers_hear_it(
     postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
 ) -> None:
-    """A terminal tells every process of the group; the parent tells its workers too: still a drain, not a cut."""
+    """A terminal tells every process of the group; the parent tells its workers too: still a drain, not a cut.
+
+    And the first call of all, before any worker has heard of the database, waits and is served.
+    """
     environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
     assert run_command(environ, "migrate").returncode == 0
     key = created_key(environ)
     with serving(environ, tmp_path / "log", ["--workers", "2"]) as served:
-        eventually(lambda: readyz(served.port)[0] == 200, WITHIN_S)
+        first = call(served.port, replace(CHAT, fields=[*CHAT.fields, (b"X-Majordomo-Key", key.encode())]))
+        assert first.status == 200
         workers = children(served.process.pid)
         stream = Stream(served.port, key)
         os.killpg(served.process.pid, signal.SIGINT)
