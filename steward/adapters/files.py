@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn
 from urllib.parse import quote
 from uuid import uuid4
@@ -21,6 +20,7 @@ from steward.destination import FilesDestination
 from steward.errors import BodyNotFound, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, Source
+from steward.uploads import put_all
 
 PARALLEL: Final = 4
 """Writers at a time: what syncs together shares the disk's journal."""
@@ -43,12 +43,9 @@ class FilesBodyStore:
         if not os.path.isabs(destination.folder) or "\x00" in destination.folder:
             raise ValueError("the folder of a file store is absolute")
         self._folder = os.path.normpath(destination.folder)
-        self._writers = ThreadPoolExecutor(PARALLEL, thread_name_prefix="body-files")
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        if len(puts) == 1:
-            return [self._put(puts[0])]
-        return list(self._writers.map(self._put, puts))
+        return put_all(self._put, puts, PARALLEL, "body-files")
 
     def get(self, key: str) -> bytes:
         parts = place("", key).split("/")
@@ -75,7 +72,7 @@ class FilesBodyStore:
             _fail(exc)
 
     def close(self) -> None:
-        self._writers.shutdown()
+        """There is nothing to give back."""
 
     def _put(self, put: Put) -> PutResult:
         try:

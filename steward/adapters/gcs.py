@@ -12,7 +12,6 @@ import re
 import ssl
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from steward.destination import Anonymous, GcsDestination, GoogleServiceAccount
 from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult
+from steward.uploads import put_all
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -59,14 +59,12 @@ class GcsBodyStore:
         place(destination.prefix, "key")
         self._to = destination
         self._patience_s = patience_s
-        self._uploads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="body-gcs")
         self._lock = threading.Lock()
         self._made: Any = None
+        self._closed = False
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        if len(puts) == 1:
-            return [self._put(puts[0])]
-        return list(self._uploads.map(self._put, puts))
+        return put_all(self._put, puts, PARALLEL, "body-gcs")
 
     def get(self, key: str) -> bytes:
         name = place(self._to.prefix, key)
@@ -86,8 +84,9 @@ class GcsBodyStore:
                 raise fault from exc
 
     def close(self) -> None:
-        self._uploads.shutdown()
+        """At once: waits for no upload. What is under way may end or not; what comes later is unavailable."""
         with self._lock:
+            self._closed = True
             if self._made is not None:
                 self._made.close()
                 self._made = None
@@ -122,6 +121,8 @@ class GcsBodyStore:
 
     def _blob(self, name: str) -> Any:
         with self._lock:
+            if self._closed:
+                raise StoreUnavailable
             if self._made is None:
                 self._made = _client(self._to, self._address)
             return self._made.bucket(self._to.bucket).blob(name, chunk_size=CHUNK_BYTES)

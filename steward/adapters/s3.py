@@ -14,7 +14,6 @@ import re
 import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -24,6 +23,7 @@ from steward.destination import HostRole, S3Destination
 from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, Source
+from steward.uploads import put_all
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -66,14 +66,12 @@ class S3BodyStore:
         place(destination.prefix, "key")
         self._to = destination
         self._read_timeout_s = read_timeout_s
-        self._uploads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="body-s3")
         self._lock = threading.Lock()
         self._made: BaseClient | None = None
+        self._closed = False
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        if len(puts) == 1:
-            return [self._put(puts[0])]
-        return list(self._uploads.map(self._put, puts))
+        return put_all(self._put, puts, PARALLEL, "body-s3")
 
     def get(self, key: str) -> bytes:
         where = self._where(key)
@@ -93,8 +91,9 @@ class S3BodyStore:
                 raise fault from exc
 
     def close(self) -> None:
-        self._uploads.shutdown()
+        """At once: waits for no upload. What is under way may end or not; what comes later is unavailable."""
         with self._lock:
+            self._closed = True
             if self._made is not None:
                 self._made.close()
                 self._made = None
@@ -155,6 +154,8 @@ class S3BodyStore:
 
     def _client(self) -> Any:
         with self._lock:
+            if self._closed:
+                raise StoreUnavailable
             if self._made is None:
                 self._made = _client(self._to, self._read_timeout_s)
             return self._made

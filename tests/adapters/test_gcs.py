@@ -146,6 +146,38 @@ def test_nobody_there_is_unavailable() -> None:
         )
 
 
+HANGING = """
+import sys, threading, time
+from steward.adapters.gcs import PARALLEL, GcsBodyStore
+from steward.destination import Anonymous, GcsDestination
+from steward.ports import Put
+from steward.words import Secret
+store = GcsBodyStore(GcsDestination("bodies", "", Anonymous(), endpoint=sys.argv[1]))
+puts = [Put(f"k{number}", b"body", "00", 4) for number in range(3 * PARALLEL)]
+putting = threading.Thread(target=store.put_many, args=(puts,), daemon=True)
+putting.start()
+sys.stdin.readline()
+start = time.monotonic()
+store.close()
+print(putting.is_alive(), store.put_many(puts[:1])[0].code, time.monotonic() - start < 5)
+"""
+
+
+def test_closing_waits_for_no_upload_and_neither_does_the_interpreter() -> None:
+    """Of a store that accepts and never answers, which would take minutes to give up."""
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        command = [sys.executable, "-c", HANGING, f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        pipe = subprocess.PIPE
+        ran = stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        stack.callback(ran.kill)
+        silent.settimeout(20)
+        for _ in range(8):
+            stack.enter_context(silent.accept()[0])
+        out, complaints = ran.communicate("\n", timeout=20)
+    assert (ran.returncode, out) == (0, "True StoreUnavailable True\n"), complaints[-2000:]
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("size", [4, CHUNK_BYTES + 1])
 def test_no_redirect_is_followed_to_another_address(script: Script, status: int, size: int) -> None:

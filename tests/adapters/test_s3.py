@@ -236,6 +236,38 @@ def test_silence_is_unavailable() -> None:
             assert store.put_many([put(b"body")]) == [PutResult(None, code="ReadTimeoutError")]
 
 
+HANGING = """
+import sys, threading, time
+from steward.adapters.s3 import PARALLEL, S3BodyStore
+from steward.destination import S3Destination, S3Keys
+from steward.ports import Put
+from steward.words import Secret
+store = S3BodyStore(S3Destination("bodies", "", S3Keys("AKIAEXAMPLE", Secret("secret")), endpoint=sys.argv[1]))
+puts = [Put(f"k{number}", b"body", "00", 4) for number in range(3 * PARALLEL)]
+putting = threading.Thread(target=store.put_many, args=(puts,), daemon=True)
+putting.start()
+sys.stdin.readline()
+start = time.monotonic()
+store.close()
+print(putting.is_alive(), store.put_many(puts[:1])[0].code, time.monotonic() - start < 5)
+"""
+
+
+def test_closing_waits_for_no_upload_and_neither_does_the_interpreter() -> None:
+    """Of a store that accepts and never answers, which would take minutes to give up."""
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        command = [sys.executable, "-c", HANGING, f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        pipe = subprocess.PIPE
+        ran = stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        stack.callback(ran.kill)
+        silent.settimeout(20)
+        for _ in range(8):
+            stack.enter_context(silent.accept()[0])
+        out, complaints = ran.communicate("\n", timeout=20)
+    assert (ran.returncode, out) == (0, "True StoreUnavailable True\n"), complaints[-2000:]
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed_to_another_address(script: Script, status: int) -> None:
     with scripted() as elsewhere:
