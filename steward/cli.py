@@ -25,6 +25,8 @@ from steward.version import VERSION
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
 _MAX_WORKERS = 64
+_CONNS_A_WORKER = 2
+"""One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
 
 _EXAMPLES = """\
 examples:
@@ -177,6 +179,9 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
     if arguments.workers is not None:
         settings = dataclasses.replace(settings, workers=arguments.workers)
+    if settings.postgres_max_conns < _CONNS_A_WORKER * settings.workers:
+        least = _CONNS_A_WORKER * settings.workers
+        raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each")
     return serve(settings)
 
 

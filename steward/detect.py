@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
-from steward.errors import BadRequest, UnknownProvider, UnknownRoute
+from steward.errors import BadRequest, LeakedKey, UnknownProvider, UnknownRoute
 from steward.exchange import Headers, Operation, Route
 from steward.providers import OTHER_TEMPLATE, TABLES
 from steward.providers.openai import SEGMENTS
@@ -25,11 +25,17 @@ _DOTS = re.compile(rb"(?:/|%2f|%5c)(?:\.|%2e){1,2}(?:[/;]|%2f|%5c|\Z)", re.IGNOR
 
 _PLAIN_QUERY = re.compile(rb"[!\"$-~]*")
 
+_OUR_KEY = re.compile(rb"mdm_(?:sk|pk|st)_")
+
 _SECRET_WORDS = frozenset(
-    b"organization organizations realtime oauth oauth2 auth_tokens api_keys admin_api_keys service_accounts "
-    b"credentials client_secrets upload token".split()
+    b"organization organizations realtime oauth oauth2 authtokens apikeys adminapikeys serviceaccounts "
+    b"credentials clientsecrets upload token tokens secrets sessions keys".split()
 )
-"""A path that fits no template is taken to hand out secrets when one of these is among its segments (F16)."""
+"""A path that fits no template is taken to hand out secrets when one of these, however joined, is among its segments
+(F16)."""
+
+_SEGMENT_ENDS = re.compile(rb"[/:]")
+_JOINTS = b"_-"
 
 _CACHE_ENTRIES = 2048
 _CACHE_PATH_BYTES = 512
@@ -47,7 +53,7 @@ class Detector:
         self._known: dict[tuple[bytes, bytes, bytes | None, int], Route] = {}
 
     def route(self, method: bytes, raw_path: bytes, query: bytes, headers: Headers) -> Route:
-        """Where the call goes. Raises UnknownRoute, UnknownProvider, BadRequest."""
+        """Where the call goes. Raises UnknownRoute, UnknownProvider, BadRequest, LeakedKey."""
         fields = dict(headers)
         name = fields.get(_NAME)
         signs = 0
@@ -74,6 +80,8 @@ class Detector:
     def _find(self, method: bytes, raw_path: bytes, name: bytes | None, signs: int) -> Route:
         if _PLAIN_PATH.fullmatch(raw_path) is None or _DOTS.search(raw_path) is not None:
             raise BadRequest("The path holds a dot segment, a backslash, or a character that no URL may hold.")
+        if _OUR_KEY.search(unquote_to_bytes(raw_path)) is not None:
+            raise LeakedKey
         path = raw_path
         if name is not None:
             table = self._tables.get(name.strip().lower().decode("latin-1"))
@@ -109,7 +117,8 @@ class Detector:
 def _route(table: PathTable, fit: Fit | None, method: bytes, path: bytes) -> Route:
     if fit is None:
         operation = Operation.FREE if method in READS else Operation.OTHER
-        secretive = not _SECRET_WORDS.isdisjoint(path.lower().split(b"/"))
+        words = _SEGMENT_ENDS.split(unquote_to_bytes(path).lower().translate(None, _JOINTS))
+        secretive = not _SECRET_WORDS.isdisjoint(words)
         return Route(table.provider, table.dialect, operation, OTHER_TEMPLATE, path, secretive=secretive)
     template = fit.template
     return Route(

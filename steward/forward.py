@@ -51,7 +51,7 @@ class Pool:
         except UpstreamBroke:
             if not call.may_go_again():
                 raise
-        return await call.over(await lane.open())
+        return await call.over(await lane.acquire(fresh=True))
 
     def _open_lane(self, origin: Origin) -> Lane:
         lane = self._lanes[origin] = Lane(origin, self._limits, self._tls)

@@ -372,14 +372,19 @@ class Lane:
                 waiter.set_result(None)
                 return
 
-    async def acquire(self) -> Connection:
-        """An idle connection, a new one, or a turn in the queue. Raises UpstreamBusy, UpstreamUnreachable."""
+    async def acquire(self, fresh: bool = False) -> Connection:
+        """An idle connection, a new one, or a turn in the queue. Raises UpstreamBusy, UpstreamUnreachable.
+
+        `fresh`: no idle one, for a call whose first connection broke; the others may be as stale.
+        """
         until = self.now() + self.limits.queue_timeout_s
         join = self._queue.append
         while True:
-            connection = self.take_idle()
+            connection = None if fresh else self.take_idle()
             if connection is not None:
                 return connection
+            if fresh and self._idle and self.in_use >= self.limits.max_conns:
+                self._idle.pop(0).abort()
             if self.in_use < self.limits.max_conns:
                 return await self.open()
             waiter: asyncio.Future[Connection | None] = self.loop.create_future()

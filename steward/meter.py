@@ -58,6 +58,11 @@ _OWN_ERRORS: Mapping[str, ErrorCode] = {
     "request_too_large": ErrorCode.INVALID_REQUEST,
     "not_supported": ErrorCode.INVALID_REQUEST,
     "bad_request": ErrorCode.INVALID_REQUEST,
+    "majordomo_key_as_credential": ErrorCode.AUTH,
+    "not_accepted": ErrorCode.SERVER_ERROR,
+    "shutting_down": ErrorCode.SERVER_ERROR,
+    "internal_error": ErrorCode.SERVER_ERROR,
+    "key_check_unavailable": ErrorCode.SERVER_ERROR,
 }
 """Our own answers, by their code; any other is OTHER."""
 

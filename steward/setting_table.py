@@ -274,10 +274,10 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "CAPTURE_MAX_BYTES",
-        values.size(0, 1 << 40),
+        values.size(16 << 20, 1 << 40),
         "256MiB",
         "size",
-        "Most octets kept of each side of a call; the row then says `truncated`.",
+        "Most octets kept of each side of a call; beyond, the row says `truncated`, and tokens told later are unknown.",
     ),
     Setting(
         "KEY_STALE_TTL",

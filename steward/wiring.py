@@ -6,6 +6,7 @@ It decides nothing at call time and holds no state of its own; what it made, the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from steward.adapters.price_feed import PriceFeed
 
 MAINTENANCE_S = 6 * 3600.0
+MAINTENANCE_RETRY_S = 60.0
+_THREADS_END_S = 5.0
 _WAIT_FOR_DATABASE_S = 2.0
 
 
@@ -91,9 +94,13 @@ class Services:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.after_response.close()
         for upstream in self.upstreams:
             await upstream.close()
+        await self.after_response.close()
+        # A query under way in a thread holds a connection that nobody would close any more.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_THREADS_END_S):
+                await asyncio.get_running_loop().shutdown_default_executor()
         self.close()
 
 
@@ -325,7 +332,9 @@ async def _maintain(maintain: Callable[[datetime], None]) -> None:
             await asyncio.to_thread(maintain, datetime.now(UTC))
         except LedgerFault as exc:
             log.error("maintenance_failed", exc)
-        await asyncio.sleep(MAINTENANCE_S)
+            await asyncio.sleep(MAINTENANCE_RETRY_S)
+        else:
+            await asyncio.sleep(MAINTENANCE_S)
 
 
 def price_book(settings: Settings) -> PriceBook:

@@ -189,7 +189,9 @@ def test_a_wrong_setting_is_one_line_that_names_it(name: str) -> None:
     assert "CANARY" not in line
 
 
-@pytest.mark.parametrize("argv", ["serve", "migrate", "keys create --name x", "keys list", f"keys revoke {UUID(int=7)}"])
+@pytest.mark.parametrize(
+    "argv", ["serve", "migrate", "keys create --name x", "keys list", f"keys revoke {UUID(int=7)}"]
+)
 def test_a_missing_encryption_key_is_one_line_that_says_how_to_make_one(argv: str) -> None:
     said = command(*argv.split())
     assert (said.code, said.out) == (2, "")

@@ -232,7 +232,10 @@ def test_errors_inside_a_stream_of_status_200() -> None:
         ("upstream_busy", 503, ErrorCode.UPSTREAM_FAILED),
         ("too_many_calls", 429, ErrorCode.RATE_LIMITED),
         ("request_too_large", 413, ErrorCode.INVALID_REQUEST),
-        ("internal_error", 500, ErrorCode.OTHER),
+        ("internal_error", 500, ErrorCode.SERVER_ERROR),
+        ("majordomo_key_as_credential", 400, ErrorCode.AUTH),
+        ("shutting_down", 503, ErrorCode.SERVER_ERROR),
+        ("unheard_of", 500, ErrorCode.OTHER),
     ],
 )
 def test_our_own_answers_are_told_by_their_code(own: str, status: int, error: ErrorCode) -> None:
@@ -257,7 +260,7 @@ def test_bodies_in_files_are_read_from_their_start() -> None:
 
 
 BOUNDS = r"""
-import io, pathlib, sys, time
+import io, os, pathlib, sys, time, zlib
 from steward.exchange import UsageSource
 from steward.meter import meter
 from tests.exchanges import exchange, route
@@ -305,18 +308,22 @@ makers += [
     lambda: exchange(CHAT, b"[" + b'{"a":1},' * 2_000_000),
     lambda: exchange(CHAT, b"data: " + b'{"a":' * 3_000_000 + b"\n\n"),
 ]
+# What compressing 16 MiB costs on this machine, now: the measure of all the others.
+start = time.process_time()
+zlib.compress(os.urandom(16 << 20), 1)
+measure = time.process_time() - start
 before, slowest = highest_kib(), 0.0
 for make in makers:
     case = make()
     start = time.process_time()
     assert meter(case).source is UsageSource.NONE
     slowest = max(slowest, time.process_time() - start)
-print(bombs, highest_kib() - before, slowest)
+print(bombs, highest_kib() - before, slowest / measure)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_bombs_and_giants_stay_within_100_mib_and_two_seconds(tmp_path: Path) -> None:
+def test_bombs_and_giants_stay_within_100_mib_and_in_time(tmp_path: Path) -> None:
     """SECURITY F15: every coding, nested, endless documents, lines and events, brackets without end."""
     blanks = b'{"usage":' + b" " * 100_000_000 + b'{"prompt_tokens":5}}'
     packed = {name: pack(blanks) for name, pack in {**PACKERS, "br": _quick_brotli}.items()}
@@ -325,10 +332,10 @@ def test_bombs_and_giants_stay_within_100_mib_and_two_seconds(tmp_path: Path) ->
         (tmp_path / coding).write_bytes(bomb)
     said = subprocess.run([sys.executable, "-c", BOUNDS, tmp_path], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr[-2000:]
-    bombs, grown_kib, slowest_s = said.stdout.split()
+    bombs, grown_kib, slowest = said.stdout.split()
     assert int(bombs) == len(packed)
     assert int(grown_kib) < 100 * 1024
-    assert float(slowest_s) < 2
+    assert float(slowest) < 12
 
 
 def _quick_brotli(data: bytes) -> bytes:

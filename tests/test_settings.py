@@ -149,7 +149,7 @@ def test_commands_that_need_the_key_say_how_to_make_one() -> None:
         ("UPSTREAM_TIMEOUT", "5m", "upstream_timeout_s", 300),
         ("KEY_STALE_TTL", "2h", "key_stale_ttl_s", 7200),
         ("PRICING_REFRESH_INTERVAL", "1d", "pricing_refresh_interval_s", 86400),
-        ("CAPTURE_MAX_BYTES", "1024", "capture_max_bytes", 1024),
+        ("CAPTURE_MAX_BYTES", "16777216", "capture_max_bytes", 1 << 24),
         ("CAPTURE_MAX_BYTES", "2GB", "capture_max_bytes", 2 * 10**9),
         ("LOG_LEVEL", "DEBUG", "log_level", "debug"),
         ("PRICING_REMOTE_URL", "", "pricing_remote_url", ""),
