@@ -88,6 +88,7 @@ class Cycle:
         "keep_alive",
         "more_body",
         "on_lost",
+        "refused",
         "response_complete",
         "response_started",
         "scope",
@@ -112,7 +113,9 @@ class Cycle:
         self.response_started = False
         self.response_complete = False
         self.on_lost: Callable[[], None] | None = None
-        """Called once when the caller leaves before his response is whole."""
+        """Called once when the caller leaves, or is refused, before his response is whole."""
+        self.refused: StewardError | None = None
+        """Why the listener itself has answered: the application has nobody left to tell."""
         self._waiter: asyncio.Future[None] | None = None
         self._held: bytes = b""
         self._chunked = False
@@ -124,11 +127,12 @@ class Cycle:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def lost(self) -> None:
-        """The caller left."""
+    def lost(self, refused: StewardError | None = None) -> None:
+        """The caller left; or his request broke off by his own fault, and he was told so."""
         if self.response_complete or self.disconnected:
             return
         self.disconnected = True
+        self.refused = refused
         self.wake()
         if self.on_lost is not None:
             self.on_lost()

@@ -132,6 +132,10 @@ class Listener(HttpToolsProtocol):
         self._stall_end = _NEVER
         self._linger_end = _NEVER
         self._refusal: CallerFault | None = None
+        """Why nothing more is parsed."""
+        self._owed: StewardError | None = None
+        """What is answered once the calls received whole before it are."""
+        self._dropped_bytes = 0
 
     # what asyncio calls
 
@@ -158,6 +162,7 @@ class Listener(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
         if self._refusal is not None:
+            self._drop(len(data))
             return
         self._chunk_bytes = len(data)
         self._window_bytes += len(data)
@@ -300,16 +305,41 @@ class Listener(HttpToolsProtocol):
         raise error
 
     def _refuse(self, error: StewardError) -> None:
-        """Answers what cannot be served, in JSON, and closes."""
+        """Answers what cannot be served, in JSON, and closes; what was received whole before it is served first."""
         self._refusal = error if isinstance(error, CallerFault) else BadRequest()
-        self.refusals.count(error.code)
-        if self._running is not None and not self._running.response_complete:
-            # A call is under way: its caller broke the rules in the middle of it.
-            self._running.lost()
-            self.transport.abort()
+        newest = self.cycle
+        unfinished = newest is not None and newest.more_body and not newest.response_complete
+        if unfinished and newest is self._running:
+            self._refuse_body(newest, error)
             return
+        self.refusals.count(error.code)
+        if self.cycle_done():
+            self._answer_refusal(error)
+            return
+        if unfinished:
+            self.pipeline.popleft()  # it waits, and its body will never be whole
+        self._owed = error
+        self._in_head = False
+        self.deadline = self._window_end = _NEVER
+
+    def _refuse_body(self, cycle: Cycle, error: StewardError) -> None:
+        """The running call's own body is at fault: its caller is told, unless an answer has begun; that one breaks."""
+        if cycle.response_started:
+            cycle.lost()
+            self.reset()
+        else:
+            cycle.lost(error)
+            self._answer_refusal(error)
+
+    def _answer_refusal(self, error: StewardError) -> None:
         self.transport.write(refusal(error))
         self.linger()
+
+    def _drop(self, count: int) -> None:
+        """Octets behind a refusal. Reading goes on for a while, or a caller who leaves meanwhile would go unnoticed."""
+        self._dropped_bytes += count
+        if self._dropped_bytes > self.limits.head_bytes:
+            self.flow.pause_reading()
 
     def linger(self) -> None:
         """Sends what is written, reads nothing more, and closes for good a moment later.
@@ -343,11 +373,14 @@ class Listener(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """A response went out whole: the next one of the pipeline, or rest."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing() or self._refusal is not None:
+        if self.transport.is_closing() or (self._refusal is not None and self._owed is None):
             return
         if self.pipeline:
             cycle, _ = self.pipeline.pop()
             self._start(cycle)
+        elif self._owed is not None:
+            self._answer_refusal(self._owed)
+            return
         elif not self._in_head:
             self.deadline = self.loop.time() + self.limits.keep_alive_s
         self.read_on()
@@ -355,6 +388,8 @@ class Listener(HttpToolsProtocol):
     def read_on(self) -> None:
         """Reads, unless enough waits to be served: while nothing is read, nobody learns that the caller left."""
         newest = self.cycle
+        if self._dropped_bytes > self.limits.head_bytes:
+            return
         if len(self.pipeline) < _PIPELINED and (newest.body_bytes <= HIGH_WATER_BYTES or newest.response_complete):
             self.flow.resume_reading()
 
@@ -394,16 +429,22 @@ class Listener(HttpToolsProtocol):
         limits = self.limits
         waiting = self.cycle is not None and self.cycle.waits_for_body
         if waiting and self._window_bytes < limits.body_min_bytes_per_s * limits.body_window_s:
-            cycle = self.cycle
-            if cycle.response_started:
-                self.transport.abort()
-            else:
-                self.transport.write(refusal(RequestTimeout()))
-                cycle.lost()
-                self.linger()
+            self._refuse_body(self.cycle, RequestTimeout())
             return
         self._window_bytes = 0
         self._window_end = now + limits.body_window_s
+
+    def stop(self) -> None:
+        """The process ends now: nothing that waits is begun, and the connection ends with the call that runs."""
+        self._refusal = self._refusal or BadRequest()
+        self._owed = None
+        for cycle, _ in self.pipeline:
+            cycle.lost()
+        self.pipeline.clear()
+        if self.cycle_done():
+            self.transport.close()
+        elif self._running is not None:
+            self._running.keep_alive = False
 
     def cycle_done(self) -> bool:
         """No call is under way."""

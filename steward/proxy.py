@@ -251,7 +251,7 @@ class Call:
     # the caller leaving
 
     def caller_left(self) -> None:
-        """Told by the listener, or by the watcher: the provider's side is closed at once."""
+        """He left, or was refused (told by the listener, or the watcher): the provider's side is closed at once."""
         self.caller_gone = True
         if self._answer is not None:
             self._answer.abort()
@@ -311,24 +311,32 @@ class Call:
         """Ends the call that cannot go on: its exchange is handed over, and the caller told or cut."""
         if self._submitted:
             return
-        if self.caller_gone and not isinstance(error, CallerGone):
+        refused = None if self._cycle is None else self._cycle.refused
+        if refused is not None:
+            error = refused
+        elif self.caller_gone and not isinstance(error, CallerGone):
             error = CallerGone()
         if self._answer is not None:
             self._answer.abort()
-        told = not self._started and not isinstance(error, CallerGone)
+        told = refused is not None or (not self._started and not isinstance(error, CallerGone))
         if self.caller is not None and self.route is not None:
             self._last_us = self._elapsed_us() if told or self._first_us is not None else None
             await self._submit(self.exchange(_outcome(error, told), error, told))
-        if told:
+        if refused is not None:
+            self._count_refusal(error)  # the listener has answered
+        elif told:
+            self._count_refusal(error)
             await self._refuse(error)
         elif self._started:
             raise Cut
 
+    def _count_refusal(self, error: StewardError) -> None:
+        if self.caller is None:
+            self._stages.refusals.count(error.code)
+
     async def _refuse(self, error: StewardError) -> None:
         """Our own answer, in the dialect of the route or the likeliest one."""
         self._started = True
-        if self.caller is None:
-            self._stages.refusals.count(error.code)
         dialect = self.route.dialect if self.route else dialect_hint(self.path, self.scope["headers"])
         document = facts(dialect).error_document(error.status, error.code, error.message)
         headers: Headers = [
@@ -339,6 +347,8 @@ class Call:
         ]
         if error.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % error.retry_after_s))
+        if isinstance(error, ShuttingDown):
+            headers.append((b"connection", b"close"))  # else the calls that wait behind this one would begin
         await self._send(
             {"type": "http.response.start", "status": error.status, "headers": headers, "steward.hold": True}
         )

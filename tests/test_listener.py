@@ -17,7 +17,7 @@ from itertools import pairwise, product
 import orjson
 import pytest
 
-from steward.listener import listener
+from steward.listener import Listener, listener
 from steward.proxy import Receive, Scope, Send
 from tests.servers.listening import Listening
 from tests.servers.plays import (
@@ -221,24 +221,63 @@ def test_a_body_is_no_head(port: int) -> None:
     assert echoed(say(port, request(b"/echo", CLOSE, body=body)))["body"] == body.decode()
 
 
-def test_a_trailer_that_never_ends_is_cut() -> None:
+IN_CHUNKS = request(b"/echo", b"Transfer-Encoding: chunked", body=None)
+ENDLESS = {
+    "a trailer": (b"1\r\nx\r\n0\r\nx-late: ", b"a" * 16_384),
+    "trailers": (b"1\r\nx\r\n0\r\n", b"x-late: 1\r\n" * 1_000),
+    "a chunk's extension": (b"1;", b"a" * 16_384),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_is_no_body_does_not_go_on_for_ever(name: str) -> None:
     """The parser keeps a field until it is whole: 100 MB of one would be 100 MB here."""
+    first, fill = ENDLESS[name]
     with house() as (running, told):
-        head = request(b"/echo", b"Transfer-Encoding: chunked", body=None) + b"1\r\nx\r\n0\r\n"
-        for start in (b"x-late: ", b""):
-            fill = b"a" * 16_384 if start else b"x-late: 1\r\n" * 1_000
-            heard = say(running.port, [head + start, *([fill] * 600)])
-            assert heard.closed
-            assert heard.sent_bytes < 4_000_000
-            assert heard.statuses in ([], [431])
+        heard = say(running.port, [IN_CHUNKS + first, *([fill] * 600)])
+        assert heard.sent_bytes < 4_000_000
+        refused(heard, 431, "head_too_large")
         eventually(lambda: not told.running)
 
 
-def test_a_chunk_extension_that_never_ends_is_cut(port: int) -> None:
-    head = request(b"/echo", b"Transfer-Encoding: chunked", body=None)
-    heard = say(port, [head + b"1;", *([b"a" * 16_384] * 600)])
-    assert heard.closed
-    assert heard.sent_bytes < 4_000_000
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("path", [b"/echo", b"/raises_when_lost"])
+def test_a_body_in_bad_chunks_is_refused(path: bytes, loop: str) -> None:
+    """In one piece with its head, when nothing has run yet, and in the middle of the call."""
+    octets = IN_CHUNKS.replace(b"/echo", path)
+    with house(loop=loop) as (running, told):
+        refused(say(running.port, octets + b"zz\r\n"), 400, "bad_request")
+        with connect(running.port) as sock:
+            sock.sendall(octets + b"1\r\nx\r\n")
+            eventually(lambda: told.running)
+            sock.sendall(b"zz\r\n" + request())
+            refused(Heard(to_the_end(sock), 0, closed=True), 400, "bad_request")
+        eventually(lambda: not running.tasks and not running.connections)
+
+
+@play
+async def answers_while_it_reads(_told: Told, _scope: Scope, receive: Receive, send: Send) -> None:
+    """Half an answer before the body, the rest after."""
+    await start(send)
+    await piece(send, b"half", more=True)
+    await body_of(receive)
+    await piece(send, b"")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_a_body_in_bad_chunks_breaks_an_answer_that_has_begun(version: bytes, loop: str) -> None:
+    """With a reset: nothing of it could be taken for whole, or for an answer of ours."""
+    with house(loop=loop) as (running, _), connect(running.port) as sock:
+        sock.sendall(
+            request(b"/answers_while_it_reads", b"Transfer-Encoding: chunked", body=None, version=version)
+            + b"1\r\nx\r\n"
+        )
+        until(sock, b"half")
+        sock.sendall(b"zz\r\n")
+        with pytest.raises(ConnectionResetError):
+            rest(sock)
+        eventually(lambda: not running.tasks)
 
 
 # What is refused
@@ -551,16 +590,88 @@ def test_leaving_is_told_to_the_running_call_of_a_pipeline() -> None:
         assert told.calls == ["/streams"]
 
 
-def test_breaking_the_rules_ends_the_running_call() -> None:
-    """Garbage behind a running call: its caller is gone, as far as we can tell; also behind a pipeline."""
-    for between in (b"", request(b"/echo")):
-        with house() as (running, told), connect(running.port) as sock:
-            sock.sendall(request(b"/waits"))
+BROKEN = {
+    "noise": (b"\x00garbage\r\n\r\n", 400, "bad_request"),
+    "a head too large": (b"POST /echo HTTP/1.1\r\nX: " + b"p" * 9_000, 431, "head_too_large"),
+    "an upgrade": (UNSUPPORTED["a websocket"], 501, "not_supported"),
+    "a body that breaks": (
+        request(b"/never", b"Transfer-Encoding: chunked", body=None) + b"zz\r\n",
+        400,
+        "bad_request",
+    ),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_came_whole_is_served_before_a_refusal(name: str, loop: str) -> None:
+    """One octet too many behind good calls takes none of their answers, and is answered in its turn."""
+    octets, status, code = BROKEN[name]
+    for between in (0, 1, 3):
+        with house(replace(LIMITS, head_timeout_s=0.2, body_window_s=0.2), loop) as (running, told):
+            with connect(running.port) as sock:
+                sock.sendall(request(b"/slow") + request(b"/echo") * between + octets)
+                assert told.reached.wait(WITHIN_S)
+                sock.settimeout(0.6)
+                with pytest.raises(TimeoutError):
+                    sock.recv(1)
+                sock.settimeout(WITHIN_S)
+                sock.sendall(request(b"/behind"))
+                told.go_on.set()
+                heard = Heard(rest(sock), 0, closed=True)
+            assert heard.statuses == [200] * (between + 1) + [status]
+            assert b"\r\nx-majordomo-error: " + code.encode() in heard.octets
+            assert told.calls == ["/slow", *["/echo"] * between]
+
+
+def test_leaving_is_told_behind_a_refusal_that_waits() -> None:
+    with house() as (running, told):
+        with connect(running.port) as sock:
+            sock.sendall(request(b"/streams") + request(b"/echo") + b"\x00garbage\r\n\r\n")
+            until(sock, b"half")
             assert told.reached.wait(WITHIN_S)
-            sock.sendall(between + b"\x00garbage\r\n\r\n")
-            to_the_end(sock)
-            eventually(lambda told=told: told.lost == ["/waits"])  # type: ignore[misc]
-            eventually(lambda running=running: not running.tasks)  # type: ignore[misc]
+        eventually(lambda: told.lost == ["/streams"], within_s=2.0)
+        eventually(lambda: not running.tasks)
+        assert told.calls == ["/streams"]
+
+
+def test_what_comes_behind_a_refusal_that_waits_is_not_read_for_ever() -> None:
+    with house() as (running, told), connect(running.port) as sock:
+        sock.sendall(request(b"/slow") + b"\x00garbage\r\n\r\n")
+        assert told.reached.wait(WITHIN_S)
+        sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            sock.sendall(b"b" * 100_000_000)
+        told.go_on.set()
+
+
+@play
+async def stops(_told: Told, scope: Scope, receive: Receive, send: Send) -> None:
+    """The process is told to end while this runs."""
+    await body_of(receive)
+    scope["extensions"]["steward"]._connection.stop()
+    await whole(send, b"stopped")
+
+
+def test_a_process_that_ends_begins_nothing_more() -> None:
+    """Neither what waits in the pipeline nor what would be refused after it."""
+    for behind in (request(b"/echo") * 2, b"\x00garbage\r\n\r\n"):
+        with house() as (running, told), connect(running.port) as sock:
+            sock.sendall(request(b"/stops") + behind)
+            heard = Heard(rest(sock), 0, closed=True)
+            assert heard.statuses == [200]
+            assert b"\r\nconnection: close" in heard.head
+            assert told.calls == ["/stops"]
+
+
+def test_a_process_that_ends_leaves_no_connection_at_rest() -> None:
+    with house() as (running, _), connect(running.port) as sock, connect(running.port) as silent:
+        sock.sendall(request())
+        until(sock, b'"body":"{}"}')
+        for each in list(running.server.server_state.connections):
+            assert isinstance(each, Listener)
+            each.loop.call_soon_threadsafe(each.stop)
+        assert rest(sock) == rest(silent) == b""
 
 
 def test_a_whole_answer_is_not_lost_afterwards() -> None:

@@ -30,9 +30,10 @@ from steward.detect import Detector
 from steward.errors import InternalError, KeyCheckUnavailable, LedgerUnavailable, NotAccepted
 from steward.exchange import LOCAL_ORG, Dialect, Exchange, Intent, Operation, Origin, Outcome
 from steward.forward import Pool, PoolLimits
-from steward.listener import ListenerLimits, listener
+from steward.listener import Listener, ListenerLimits, listener
 from steward.ports import ApiKey
 from steward.proxy import OUR_PATHS, Proxy, Receive, Scope, Send, Stages
+from steward.refusals import Refusals
 from steward.rewrite import KeyedHash
 from steward.words import Secret
 from tests.servers.listening import Listening, listening
@@ -118,7 +119,7 @@ def open_house(
     *,
     after: MemoryAfterResponse | None = None,
     directory: MemoryDirectory | None = None,
-    http: str | None = None,
+    http: type[Listener] | str | None = None,
     origin: Origin | None = None,
     stages: Callable[[Stages], Stages] = lambda stages: stages,
     provider: Provider | None = None,
@@ -882,6 +883,65 @@ def test_a_caller_who_leaves_with_all_of_it_is_not_one_who_left(house: House) ->
         assert house.exchange().outcome is Outcome.COMPLETE
 
 
+# Callers who are refused in the middle
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize("sent", [b"", b"5\r\nhello\r\n"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_caller_whose_body_breaks_is_answered_and_so_says_the_row(house: House, sent: bytes, at_once: bool) -> None:
+    """As he saw it: our own refusal, whole. The provider sees a break, never a shorter body."""
+    canary = fresh()
+    octets = house.call(CHUNKED, canary=canary, body=None) + sent
+    with connect(house) as sock:
+        if at_once:
+            sock.sendall(octets + b"zz\r\n")
+        else:
+            sock.sendall(octets)
+            eventually(lambda: house.provider.of(canary) or (not sent and house.listening.tasks))
+            sock.sendall(b"zz\r\n")
+        heard = Heard(rest(sock), 0, closed=True)
+    assert heard.statuses == [400]
+    assert header(heard, b"x-majordomo-error") == [b"bad_request"]
+    exchange = house.exchange()
+    assert (exchange.outcome, exchange.status, exchange.error) == (Outcome.COMPLETE, 400, "bad_request")
+    house.settled()
+    assert not any(seen.whole for seen in house.provider.of(canary))
+
+
+def test_a_caller_whose_body_is_slow_is_answered_and_so_says_the_row() -> None:
+    limits = ListenerLimits(linger_s=0.3, body_window_s=0.3, body_min_bytes_per_s=1_000)
+    with open_house(http=listener(limits)) as house:
+        for framing in (b"Content-Length: 100000", CHUNKED):
+            canary = fresh()
+            heard = house.say(house.call(framing, canary=canary, body=None) + b"5\r\nhello\r\n")
+            assert heard.statuses == [408]
+            exchange = house.exchange()
+            assert (exchange.outcome, exchange.status, exchange.error) == (Outcome.COMPLETE, 408, "request_timeout")
+            assert b"hello" in exchange.request.content().reveal()
+            eventually(lambda canary=canary: seen_of(house, canary).cut)  # type: ignore[misc]
+
+
+def test_a_caller_without_a_key_whose_body_breaks_is_counted_once() -> None:
+    """Nobody knows him, so there is no row."""
+    refusals = Refusals()
+    with open_house(stages=lambda stages: replace(stages, refusals=refusals)) as alone:
+        heard = alone.say(alone.call(CHUNKED, body=None, key=b"") + b"zz\r\n")
+        assert heard.statuses == [400]
+        alone.settled()
+        assert alone.after.submitted == []
+        assert refusals.total == 1
+
+
+def test_a_call_is_whole_though_nonsense_comes_behind_it(house: House) -> None:
+    heard = house.say(house.call(close=False) + b"\x00garbage\r\n\r\n")
+    assert heard.statuses == [200, 400]
+    exchange = house.exchange()
+    assert (exchange.outcome, exchange.status) == (Outcome.COMPLETE, 200)
+
+
 # Tags, secrets, credentials
 
 
@@ -1043,6 +1103,21 @@ def test_the_end_of_the_grace_is_told(play: str) -> None:
     else:
         assert exchange.status == 200
         assert len(content(heard)) < int(header(heard, b"content-length")[0])
+
+
+@pytest.mark.parametrize("play", ["silent", "silent_in_body"])
+def test_at_the_end_of_the_grace_nothing_more_is_begun(play: str) -> None:
+    """What waits behind the call that is cut never goes out."""
+    behind = fresh()
+    with open_house() as house:
+        sock = connect(house)
+        sock.sendall(house.call(play=play, close=False) + house.call(canary=behind) * 2)
+        eventually(lambda: seen_of(house).whole)
+    with sock:
+        heard = Heard(rest(sock), 0, closed=True)
+    assert heard.statuses == ([503] if play == "silent" else [200])
+    assert [exchange.outcome for exchange in house.after.submitted] == [Outcome.INTERRUPTED]
+    assert house.nothing_was_sent(behind)
 
 
 # Servers that are not ours
