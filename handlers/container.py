@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -23,7 +24,7 @@ import uvloop
 from steward import log
 from steward.app import create_app, create_ops_app
 from steward.errors import SettingError
-from steward.listener import ListenerLimits, listener
+from steward.listener import Listener, ListenerLimits, listener
 from steward.log_fields import Facts
 from steward.proxy import Application
 from steward.settings import Settings
@@ -33,6 +34,7 @@ from steward.wiring import Services, build, check
 BACKLOG = 2048
 _RESTART_PAUSE_S = 1.0
 _FIRST_MOMENT_S = 2.0
+_PR_SET_PDEATHSIG = 1
 _STOP_MARGIN_S = 20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -188,6 +190,9 @@ class _Stopping:
             self._close()
             for server in self._servers:
                 server.force_exit = True
+                for connection in list(server.server_state.connections):
+                    if isinstance(connection, Listener):
+                        connection.stop()
                 for running in list(server.server_state.tasks):
                     running.cancel()
 
@@ -236,6 +241,7 @@ class Supervisor:
     def _start(self, index: int) -> None:
         # No signal between the fork and the note of it: a worker that nobody knows of is never told to end.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        parent = os.getpid()
         pid = 0 if self._stopping else os.fork()
         if pid:
             self._workers[pid] = index
@@ -248,6 +254,7 @@ class Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # Ctrl-C reaches all of a terminal's processes: the parent's word alone counts, else it would count twice.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _end_with(parent)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = run_process(self._settings, self._sockets)
         except BaseException as exc:  # a fork must never return into its parent's code
@@ -268,6 +275,14 @@ class Supervisor:
         time.sleep(_RESTART_PAUSE_S)
         if not self._stopping:
             self._start(index)
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed drains and ends, too: nobody would restart it, and it would keep the port."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_descriptor_limit() -> None:

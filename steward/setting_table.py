@@ -46,7 +46,7 @@ TABLE: tuple[Setting, ...] = (
         "64 hex digits",
         "Seals secrets at rest and keys the hashes of provider credentials. Losing it loses what it sealed.",
         secret=True,
-        required="migrate, serve",
+        required="migrate, serve, keys",
     ),
     Setting(
         "POSTGRES_HOST",

@@ -35,12 +35,14 @@ class Readiness:
     """For operators: may name hosts and buckets, no secret."""
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="The process lives", response_class=PlainTextResponse)
 async def health() -> str:
     """Says `alive` as long as the event loop turns. For liveness probes."""
     return "alive"
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="The process takes calls", responses={503: {"description": "It does not, and why"}})
 async def readyz(request: Request, operator: Annotated[bool, Depends(is_operator)]) -> Response:
     """200 `ready`, or 503 and one word. Operators get the details as JSON."""

@@ -15,7 +15,9 @@ from steward.words import Secret
 from tests.api.asking import ask, bearer
 
 
-def get(path: str, word: str = "ready", operator: bool = False, **details: object) -> httpx.Response:
+def get(
+    path: str, word: str = "ready", operator: bool = False, method: str = "GET", **details: object
+) -> httpx.Response:
     """One request to an application of these routes alone."""
     app = FastAPI()
     app.include_router(health.router)
@@ -29,7 +31,7 @@ def get(path: str, word: str = "ready", operator: bool = False, **details: objec
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://steward") as client:
-            return await client.get(path)
+            return await client.request(method, path)
 
     return asyncio.run(ask())
 
@@ -71,3 +73,9 @@ def test_operators_get_the_reason_and_the_details(word: str) -> None:
     answer = get("/readyz", word=word, operator=True, database="db.internal")
     assert answer.status_code == (200 if word == "ready" else 503)
     assert answer.json() == {"state": word, "reason": health.REASONS[word], "database": "db.internal"}
+
+
+@pytest.mark.parametrize("path", ["/health", "/readyz"])
+def test_a_probe_may_ask_for_the_head_alone(path: str) -> None:
+    asked = get(path, method="HEAD")
+    assert (asked.status_code, asked.text) == (200, "")

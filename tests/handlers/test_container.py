@@ -238,6 +238,15 @@ def test_a_worker_that_is_killed_is_replaced_and_calls_go_on(steward: Callable[.
         assert running.said().count(b"worker_died") == 1
 
 
+def test_workers_do_not_outlive_a_parent_that_is_killed(steward: Callable[..., Any]) -> None:
+    with steward(WORKERS="2") as running:
+        workers = children(running.process.pid)
+        running.process.kill()
+        running.process.wait(WITHIN_S)
+        eventually(lambda: not [pid for pid in workers if psutil.pid_exists(pid)], WITHIN_S)
+        assert not listens(running.port)
+
+
 # a process of the test's own, that nobody waits to be ready
 
 
