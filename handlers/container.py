@@ -34,6 +34,7 @@ from steward.wiring import Services, build, check
 BACKLOG = 2048
 _RESTART_PAUSE_S = 1.0
 _FIRST_MOMENT_S = 2.0
+_LAST_WORDS_S = 2.0
 _PR_SET_PDEATHSIG = 1
 _STOP_MARGIN_S = 20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -108,9 +109,20 @@ async def _serve(settings: Settings, sockets: _Sockets) -> int:
             await _soon_ready(services)
             await asyncio.gather(*(s.serve(sockets=socks) for s, socks in zip(servers, listening, strict=True)))
         finally:
+            await _end_calls(servers)
             await services.stop()
     log.say("stopped")
     return 0
+
+
+async def _end_calls(servers: list[_Server]) -> None:
+    """What still runs is cut, and hands its exchange over, before those who take it end."""
+    running = [task for server in servers for task in server.server_state.tasks]
+    for task in running:
+        if not task.cancelling():
+            task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=_LAST_WORDS_S)
 
 
 async def _soon_ready(services: Services) -> None:

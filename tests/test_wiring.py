@@ -75,6 +75,30 @@ async def becomes(services: Services, word: str) -> None:
     await eventually_async(lambda: services.ready() == word, 20)
 
 
+class Closing:
+    """Notes when it is closed."""
+
+    def __init__(self, name: str, closed: list[str], inner: Any) -> None:
+        self._name, self._closed, self._inner = name, closed, inner
+
+    async def close(self) -> None:
+        self._closed.append(self._name)
+        await self._inner.close()
+
+
+def test_who_takes_exchanges_ends_after_those_who_make_them() -> None:
+    """A call that is cut by the end of its upstream must still be handed over."""
+    services, closed = build(settings(POSTGRES_HOST="127.0.0.1", POSTGRES_PORT="1")), list[str]()
+    (pool,) = services.upstreams
+    services = replace(
+        services,
+        upstreams=(Closing("upstream", closed, pool),),  # type: ignore[arg-type]
+        after_response=Closing("after", closed, services.after_response),  # type: ignore[arg-type]
+    )
+    asyncio.run(services.stop())
+    assert closed == ["upstream", "after"]
+
+
 # put together
 
 
