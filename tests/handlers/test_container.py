@@ -47,6 +47,8 @@ class Scripted:
         self.server = Provider(self._answer)
 
     def _answer(self, received: Received) -> Answer:
+        if b'"silent"' in received.message.body:
+            assert self.may_end.wait(60)
         if b'"stream"' not in received.message.body:
             return respond(received)
         return Answer(200, SSE, self._stream(), "chunked")
@@ -190,6 +192,31 @@ def test_unready_while_it_drains_and_a_second_signal_cuts(steward: Callable[...,
         assert (row.outcome, row.status_code, row.body_state) == (Outcome.INTERRUPTED, 200, BodyState.STORED)
         assert row.response_bytes == len(EVENT)
         assert running.body(row)["response"]["body"] == EVENT.decode()
+
+
+def test_a_second_signal_begins_nothing_that_waits(steward: Callable[..., Any], provider: Scripted) -> None:
+    """The call that runs is told; the one behind it on its connection never goes out."""
+    seen: list[bytes] = []
+
+    def arrived() -> bool:
+        seen.extend(each.message.body for each in provider.server.take())
+        return bool(seen)
+
+    with steward(SHUTDOWN_DELAY="1h") as running:
+        fields = [*CHAT.fields, (b"X-Majordomo-Key", running.key.encode())]
+        silent, behind = (replace(CHAT, fields=fields, body=body) for body in (b'{"silent":true}', CHAT.body))
+        with socket.create_connection(("127.0.0.1", running.port), timeout=WITHIN_S) as sock:
+            sock.sendall(silent.octets(b"127.0.0.1") + behind.octets(b"127.0.0.1"))
+            eventually(arrived, WITHIN_S)
+            running.process.send_signal(signal.SIGTERM)
+            eventually(lambda: readyz(running.port)[0] == 503, WITHIN_S)
+            running.process.send_signal(signal.SIGTERM)
+            with sock.makefile("rb") as stream:
+                heard = stream.read()
+        assert running.process.wait(WITHIN_S) == 0
+        assert heard.startswith(b"HTTP/1.1 503 ") and heard.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close" in heard
+        assert arrived() and seen == [silent.body]
 
 
 def test_the_grace_ends_what_does_not_end_by_itself(steward: Callable[..., Any], provider: Scripted) -> None:
