@@ -18,15 +18,14 @@ MEMORY_BYTES = 256 * 1024
 class Capture:
     """One side of one call."""
 
-    __slots__ = ("_file", "_kept", "_limit", "_pieces", "size_bytes")
+    size_bytes = 0
+    """What crossed the wire, kept or not."""
+    _file: BinaryIO | None = None
+    _kept = 0
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._pieces: list[bytes] = []
-        self._file: BinaryIO | None = None
-        self._kept = 0
-        self.size_bytes = 0
-        """What crossed the wire, kept or not."""
 
     def add(self, piece: bytes) -> None:
         """One more piece, as it crosses. Never raises: a full disk truncates the copy."""

@@ -103,28 +103,52 @@ class _Call:
 
     async def over(self, connection: Connection) -> PooledAnswer:
         """Sends over this connection and waits for the final head."""
+        try:
+            answer = self._sent_whole_over(connection)
+            if answer is None:
+                return await self._streamed_over(connection)
+            await answer.head()
+        except BaseException as error:
+            self._broke(error)
+            raise
+        return answer
+
+    def _sent_whole_over(self, connection: Connection) -> PooledAnswer | None:
+        """Head and body in one go when the body is here whole; None, and nothing is sent, when it is not."""
         outbound = self._outbound
-        answer = PooledAnswer(self._lane, connection, outbound.method == b"HEAD")
-        self._answer = answer
+        answer = self._begin(connection)
+        whole = b"" if outbound.length == 0 else self._body.whole()
+        if whole is None or outbound.expects_continue:
+            return None
+        self._on_sent()
+        self._written = True
+        self._write_whole(connection, whole)
+        answer.sent_whole = True
+        return answer
+
+    async def _streamed_over(self, connection: Connection) -> PooledAnswer:
+        """Head first, then the body as it comes. Only after `_sent_whole_over` said that it is not here whole."""
+        assert self._answer is not None
+        self._on_sent()
+        self._written = True
+        await self._stream(connection, self._answer)
+        return self._answer
+
+    def _begin(self, connection: Connection) -> PooledAnswer:
+        """This connection is the call's, from now until its answer is whole. Raises UpstreamBroke when it is gone."""
+        lane = self._lane
         self._written = False
+        self._answer = answer = PooledAnswer(lane, connection, self._outbound.method == b"HEAD")
         if connection.closed or connection.transport.is_closing():
             raise UpstreamBroke
         connection.answer = answer
-        connection.deadline = self._lane.now() + self._lane.limits.header_timeout_s
-        try:
-            whole = b"" if outbound.length == 0 else self._body.whole()
-            self._on_sent()
-            self._written = True
-            if whole is not None and not outbound.expects_continue:
-                self._write_whole(connection, whole)
-                answer.sent_whole = True
-                await answer.head()
-            else:
-                await self._stream(connection, answer)
-        except BaseException as exc:
-            answer.fail(exc if isinstance(exc, StewardError) else CallerGone())
-            raise
+        connection.deadline = lane.now() + lane.limits.header_timeout_s
         return answer
+
+    def _broke(self, error: BaseException) -> None:
+        """The call ends here: its connection, if it has one, is not used again."""
+        if self._answer is not None:
+            self._answer.fail(error if isinstance(error, StewardError) else CallerGone())
 
     def _write_whole(self, connection: Connection, whole: bytes) -> None:
         head = self._lane.head(self._outbound)

@@ -141,33 +141,21 @@ class Connection(asyncio.Protocol):
 class PooledAnswer:
     """One call's answer, as `ports.Answer` has it."""
 
-    __slots__ = (
-        "_buffered",
-        "_connection",
-        "_error",
-        "_lane",
-        "_paused",
-        "_reader",
-        "_released",
-        "_waiter",
-        "complete",
-        "moved",
-        "sent_whole",
-    )
+    # Set on the class and overwritten on the answer: one is made for every call.
+    complete = False
+    sent_whole = False
+    moved: asyncio.Event | None = None
+    """Set at every arrival, for the rare call that waits for a 100."""
+    _error: StewardError | None = None
+    _buffered = 0
+    _paused = False
+    _released = False
+    _waiter: asyncio.Future[None] | None = None
 
     def __init__(self, lane: Lane, connection: Connection, is_head: bool) -> None:
         self._lane = lane
         self._connection = connection
         self._reader = AnswerReader(is_head)
-        self._error: StewardError | None = None
-        self._buffered = 0
-        self._paused = False
-        self._released = False
-        self._waiter: asyncio.Future[None] | None = None
-        self.complete = False
-        self.sent_whole = False
-        self.moved: asyncio.Event | None = None
-        """Set at every arrival, for the rare call that waits for a 100."""
 
     @property
     def status(self) -> int:

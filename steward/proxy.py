@@ -106,7 +106,8 @@ class Proxy:
             call.admit(caller, route, head)
             self._count(call, caller)
             outbound = rewrite.outbound(stages.origins[route.provider], call.method, route, call.query, head)
-            await call.body_begins(head)
+            if not call.body_is_here(head):
+                await call.body_begins(head)
             stages.after_response.intend(call.intent(caller, route))
             answer = await stages.upstream(outbound.origin).send(outbound, call, call.on_sent)
             await call.pass_on(answer)
@@ -190,8 +191,10 @@ class Call:
         self._request = Capture(stages.capture_max_bytes)
         self._response = Capture(stages.capture_max_bytes)
         self._cycle = scope.get("extensions", _NO_EXTENSIONS).get("steward")
+        self._send_now: Callable[[Message], bool] = _never
         if self._cycle is not None:
             self._cycle.on_lost = self.caller_left
+            self._send_now = self._cycle.send_now
             self.task = self._cycle.task
 
     # admission
@@ -212,12 +215,24 @@ class Call:
 
     # the caller's body
 
-    async def body_begins(self, head: CallerHead) -> None:
-        """Takes what has come of the body, so that a small one goes out in one piece with the head."""
+    def body_is_here(self, head: CallerHead) -> bool:
+        """Takes the body when there is none, or our listener has all of it already."""
         if not head.has_body:
             self._body_ended = True
             self._watch()
-        elif not head.expects_continue:
+            return True
+        if self._cycle is None or head.expects_continue:
+            return False
+        body: bytes | None = self._cycle.body_now()
+        if body is None:
+            return False
+        self._request.add(body)
+        self._pending, self._body_ended = body, True
+        return True
+
+    async def body_begins(self, head: CallerHead) -> None:
+        """Takes what has come of the body, so that a small one goes out in one piece with the head."""
+        if not head.expects_continue:
             self._pending = await self._more()
 
     async def _more(self) -> bytes | None:
@@ -279,17 +294,17 @@ class Call:
         """Relays the answer as it comes; hands the exchange over before the piece that ends it is sent."""
         self._answer = answer
         self._head_us = self._elapsed_us()
-        send = self._send
+        send, sent_now = self._send, self._send_now
         piece = answer.take()
         self._started = True
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": [*answer.headers, (b"x-majordomo-request-id", str(self.id).encode("ascii"))],
-                "steward.hold": piece is None or bool(piece),
-            }
-        )
+        message: Message = {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [*answer.headers, (b"x-majordomo-request-id", str(self.id).encode("ascii"))],
+            "steward.hold": piece is None or bool(piece),
+        }
+        if not sent_now(message):
+            await send(message)
         while piece is not None:
             if piece:
                 if self._first_us is None:
@@ -297,15 +312,22 @@ class Call:
                 self._response.add(piece)
                 if answer.complete:
                     break
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                message = {"type": "http.response.body", "body": piece, "more_body": True}
+                if not sent_now(message):
+                    await send(message)
             else:
                 await answer.wait()
             piece = answer.take()
         if self.caller_gone:
             raise CallerGone
         self._last_us = self._elapsed_us()
-        await self._submit(self.exchange(Outcome.COMPLETE))
-        await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
+        self._submitted = True
+        accepted = self._stages.after_response.submit(self.exchange(Outcome.COMPLETE))
+        if accepted is not None:
+            await accepted
+        message = {"type": "http.response.body", "body": piece or b"", "more_body": False}
+        if not sent_now(message):
+            await send(message)
 
     async def fail(self, error: StewardError) -> None:
         """Ends the call that cannot go on: its exchange is handed over, and the caller told or cut."""
@@ -424,3 +446,8 @@ def _outcome(error: StewardError, told: bool) -> Outcome:
 
 
 _NO_EXTENSIONS: dict[str, Any] = {}
+
+
+def _never(message: Message) -> bool:
+    """On servers that are not ours, nothing is sent without a turn of the loop."""
+    return False

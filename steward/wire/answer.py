@@ -25,53 +25,33 @@ _NO_BODY = frozenset({204, 304})
 class AnswerReader:
     """One answer. Feed it octets; read `head_known`, `pieces` and `ended`."""
 
-    __slots__ = (
-        "_begun",
-        "_chunked",
-        "_data",
-        "_fields",
-        "_head_bytes",
-        "_interim",
-        "_is_head",
-        "_parser",
-        "_tail",
-        "_trailing",
-        "continued",
-        "ended",
-        "head_known",
-        "headers",
-        "length",
-        "pieces",
-        "reusable",
-        "started",
-        "status",
-    )
-
     # Looked for by httptools at every start; found missing, each would cost it an AttributeError.
     on_url = on_status = on_chunk_header = on_chunk_complete = None
+
+    # Set on the class and overwritten on the answer: most answers need few of them, and one is made for every call.
+    started = False
+    """An octet came."""
+    continued = False
+    """An interim 100 came."""
+    head_known = False
+    ended = False
+    reusable = False
+    status = 0
+    length: int | None = None
+    _head_bytes = 0
+    """Octets since the start or the last piece of the body: of the head, of trailers."""
+    _interim = 0
+    _begun = False
+    _chunked = False
+    _trailing = False
+    _data = b""
+    _tail = b""
 
     def __init__(self, is_head: bool) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._is_head = is_head
         self._fields: Headers = []
-        self._head_bytes = 0
-        """Octets since the start or the last piece of the body: of the head, of trailers."""
-        self._interim = 0
-        self._begun = False
-        self._chunked = False
-        self._trailing = False
-        self._data = b""
-        self._tail = b""
-        self.started = False
-        """An octet came."""
-        self.continued = False
-        """An interim 100 came."""
-        self.head_known = False
-        self.ended = False
-        self.reusable = False
-        self.status = 0
         self.headers: Headers = []
-        self.length: int | None = None
         self.pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
