@@ -8,15 +8,15 @@
                                                                                                                  |
        settle:   Exchange --meter--> Usage|None --price--> Cost|None --store--> BodyRef --> Record --> Ledger
 
-The way of a request     proxy.py first; then authenticate.py detect.py rewrite.py forward.py lane.py capture.py, and in
-                         front of them listener.py cycle.py refusals.py.
-After the last byte      settle.py, which calls meter.py, price.py (pricebook.py pricelist.py pricemoves.py pricenames.py
-                         rates.py) and body_object.py.
+The way of a request     proxy.py first; then authenticate.py detect.py rewrite.py forward.py lane.py capture.py;
+                         in front of them listener.py cycle.py refusals.py.
+After the last byte      settle.py; it calls meter.py, body_object.py and price.py (pricebook.py pricelist.py
+                         pricemoves.py pricenames.py rates.py).
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 What may be said         egress.py (the domain of every value that may leave), log.py and log_fields.py.
 Settings and secrets     settings.py (setting_table.py values.py body_store_url.py), seal.py.
 Putting it together      wiring.py, app.py, cli.py, version.py; api/ are our own routes.
 Bytes and providers      wire/ and providers/: no socket, no clock.
-The world                adapters/: PostgreSQL, S3, Google Cloud Storage, folders, the price list, an egress proxy, memory.
+The world                adapters/: PostgreSQL, S3, Google Cloud Storage, folders, price list, egress proxy, memory.
 The demo                 demo.py demo_telling.py standin/.
 """
