@@ -57,7 +57,7 @@ class Settling:
 
 
 class Settler:
-    """The stages after the last byte, with what they need. Used from one thread at a time."""
+    """The stages after the last byte, with what they need. Each stage may have a thread of its own."""
 
     def __init__(
         self, ledger: Ledger, store: BodyStore | None, prices: Callable[[], PriceBook], keep_bodies: bool = True

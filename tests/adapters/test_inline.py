@@ -32,7 +32,7 @@ from tests.servers.waiting import eventually_async
 
 CHAT = route("/v1/chat/completions")
 ANSWER = {"model": "gpt-4o-mini", "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}
-LIMITS = InlineLimits(intent_wait_s=20.0, outage_pause_s=0.0, backoff_s=0.001, backoff_max_s=0.01)
+LIMITS = InlineLimits(intent_wait_s=20.0, outage_pause_s=0.0, backoff_s=0.001, backoff_max_s=0.01, row_wait_s=5.0)
 """No test waits for an intent; one that wants to be kept waiting says how long."""
 CANARY = "CANARY-92ce"
 
@@ -426,6 +426,75 @@ def test_ledger_and_store_away_at_once() -> None:
     play(story)
 
 
+class HangingStore(MemoryBodyStore):
+    """Accepts and does not answer, until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.inside = 0
+
+    def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
+        self.inside += 1
+        assert self.answers.wait(30)
+        return super().put_many(puts)
+
+
+def test_a_store_that_hangs_costs_no_call_its_line_or_its_row(said: Said) -> None:
+    """Nor a second of waiting each; and what it missed is stored once it answers."""
+    bodies = HangingStore()
+
+    async def story(it: House) -> None:
+        for _ in range(1000):
+            await it.submit(a_call())
+        await it.until(lambda: len(it.ledger.rows()) == 1000)
+        assert len(said.lines("call")) == 1000
+        rows = it.ledger.rows()
+        assert {(row.outcome, row.body_state) for row in rows} == {(Outcome.COMPLETE, BodyState.PENDING)}
+        assert {(row.input_tokens, row.output_tokens) for row in rows} == {(1000, 100)}
+        assert bodies.objects == {}
+        bodies.answers.set()
+        await it.idle()
+        assert {row.body_state for row in it.ledger.rows()} == {BodyState.STORED}
+        assert len(bodies.objects) == 1000
+
+    try:
+        play(story, replace(LIMITS, row_wait_s=0.05), bodies=bodies)
+    finally:
+        bodies.answers.set()
+    assert said.lines("body_lost") == []
+
+
+def test_a_row_whose_body_is_stored_at_once_is_written_once() -> None:
+    async def story(it: House) -> None:
+        for _ in range(200):
+            await it.submit(a_call())
+        await it.idle()
+        assert sum(len(batch) for batch in it.ledger.batches) == 200
+        assert {row.body_state for row in it.ledger.rows()} == {BodyState.STORED}
+
+    play(story)
+
+
+def test_a_store_that_works_and_is_behind_sheds_nothing(said: Said) -> None:
+    """Calls wait in the queue then, where there is room for them."""
+    bodies = HangingStore()
+
+    async def story(it: House) -> None:
+        for _ in range(200):
+            await it.submit(a_call())
+        await it.until(lambda: bodies.inside)
+        bodies.answers.set()
+        await it.idle()
+        assert len(it.ledger.rows()) == len(bodies.objects) == 200
+
+    try:
+        play(story, replace(LIMITS, waiting_bodies=10), bodies=bodies)
+    finally:
+        bodies.answers.set()
+    assert said.lines("body_lost") == []
+
+
 # poison
 
 
@@ -588,6 +657,51 @@ def test_calls_beyond_the_queues_bound_are_given_up_and_counted(said: Said) -> N
     play(story, replace(LIMITS, queued_bytes=200_000))
 
 
+@pytest.mark.parametrize("bound", [{"open_files": 40}, {"disk_bytes": 40 * 2000}], ids=["files", "octets"])
+def test_bodies_on_disk_are_bounded_while_a_store_hangs(bound: dict[str, int], said: Said) -> None:
+    process = psutil.Process()
+    bodies = HangingStore()
+
+    async def story(it: House) -> None:
+        before = process.num_fds()
+        first, *calls = numbered(101)
+        await it.submit(first)
+        await it.until(lambda: bodies.inside)
+        for call in calls:
+            await it.submit(replace(call, request=on_disk(b"x" * 2000)))
+            await it.until(lambda: process.num_fds() <= before + 42 and it.ledger.at(call))  # noqa: B023
+        await it.until(lambda: len(it.ledger.rows()) == 101)
+        await it.until(lambda: len(said.lines("body_lost")) == 60)
+        bodies.answers.set()
+        await it.idle()
+        states = [row.body_state for row in it.ledger.rows()]
+        assert states == [BodyState.STORED] * 40 + [BodyState.SHED] * 60 + [BodyState.STORED]
+        assert process.num_fds() <= before + 2
+
+    try:
+        play(story, replace(LIMITS, row_wait_s=0.01, **bound), bodies=bodies)
+    finally:
+        bodies.answers.set()
+
+
+def test_calls_on_disk_are_bounded_while_the_database_hangs(said: Said) -> None:
+    process = psutil.Process()
+
+    async def story(it: House) -> None:
+        it.ledger.answers.clear()
+        await it.submit(a_call())
+        await it.until(lambda: it.ledger.inside == 1)
+        before = process.num_fds()
+        for _ in range(300):
+            await it.submit(a_call(request=on_disk(b"x" * 2000)))
+        assert process.num_fds() <= before + 40
+        it.ledger.answers.set()
+        await it.idle()
+        await it.until(lambda: len(it.ledger.rows()) + total(said, "rows_lost") == 301)
+
+    play(story, replace(LIMITS, open_files=40))
+
+
 def test_rows_that_wait_hold_no_bodies() -> None:
     """Ten thousand rows of a long outage are small; ten thousand calls would not be."""
 
@@ -682,7 +796,7 @@ def test_closing_with_a_database_that_hangs_ends_too_and_says_so(said: Said) -> 
         await asyncio.gather(*(it.relay(a_call()) for _ in range(10)))
         await it.until(lambda: it.ledger.inside == 2)
         await it.inline.close(0.1)
-        assert {thread.name for thread in running()} == {"steward-intents", "steward-settle"}
+        await it.until(lambda: {thread.name for thread in running()} == {"steward-intents", "steward-settle"})
         assert total(said, "rows_lost") == 10
 
     play(story, replace(LIMITS, intent_wait_s=0.01))
@@ -699,6 +813,30 @@ def test_closing_with_the_store_away_leaves_the_rows_saying_shed(said: Said) -> 
 
     play(story)
     assert len(said.lines("body_lost")) == 10
+    assert said.lines("rows_lost") == []
+
+
+def test_closing_with_a_store_that_hangs_ends_within_the_grace_and_the_rows_say_shed(said: Said) -> None:
+    bodies = HangingStore()
+
+    async def story(it: House) -> None:
+        for _ in range(100):
+            await it.submit(a_call())
+        await it.until(lambda: len(it.ledger.rows()) == 100)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        await it.inline.close(0.5)
+        assert loop.time() - start < 5
+        assert {row.body_state for row in it.ledger.rows()} == {BodyState.SHED}
+        assert len(said.lines("body_lost")) == 100
+        bodies.answers.set()
+        await it.until(lambda: not running())
+        assert {row.body_state for row in it.ledger.rows()} == {BodyState.SHED}
+
+    try:
+        play(story, replace(LIMITS, row_wait_s=0.01), bodies=bodies)
+    finally:
+        bodies.answers.set()
     assert said.lines("rows_lost") == []
 
 
