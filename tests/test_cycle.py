@@ -8,6 +8,7 @@ import pytest
 
 from steward.errors import Cut
 from steward.proxy import Receive, Scope, Send
+from tests.said import listening as hearing
 from tests.servers.listening import Listening
 from tests.servers.plays import (
     CLOSE,
@@ -196,15 +197,13 @@ async def raises(told: Told, scope: Scope, receive: Receive, send: Send) -> None
 
 
 @pytest.mark.parametrize("body", [b"{}", b"x" * 300_000])
-def test_an_application_that_fails_is_an_error_of_ours(
-    port: int, body: bytes, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_application_that_fails_is_an_error_of_ours(port: int, body: bytes) -> None:
     """500 in JSON, the connection closed, though a body is left unread; the error's own words nowhere."""
-    heard = say(port, request(b"/raises", body=body))
+    with hearing() as said:
+        heard = say(port, request(b"/raises", body=body))
     refused(heard, 500, "internal_error")
-    out = "".join(capfd.readouterr())
-    assert "listener_failed" in out
-    assert "canary" not in out + heard.octets.decode()
+    assert said.events() == ["listener_failed"]
+    assert "canary" not in said.text + heard.octets.decode()
 
 
 def test_an_application_that_fails_half_way_breaks() -> None:

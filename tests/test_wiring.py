@@ -33,7 +33,7 @@ from steward.wiring import Services, build, open_database, open_directory, open_
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.postgres import KEYRING, Database, address_of
-from tests.servers.waiting import eventually_async
+from tests.servers.waiting import eventually, eventually_async
 
 ROOT = Path(__file__).parents[1]
 ENCRYPTION_KEY = bytes(range(32)).hex()
@@ -218,7 +218,8 @@ def test_it_is_ready_once_it_can_serve_and_gives_everything_back(postgres: Datab
     run(services, story)
     ours = {thread.name for thread in set(threading.enumerate()) - before}
     assert not {name for name in ours if name.startswith("steward")}
-    assert postgres.run("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'majordomo-steward'") == [(1,)]
+    mine = "application_name = 'majordomo-steward' AND datname = current_database()"
+    eventually(lambda: postgres.run(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}") == [(1,)], 20)
     assert all(task.done() for task in services.tasks)
 
 

@@ -218,7 +218,7 @@ def test_no_server_outlives_its_starter(
     server = postmaster(data)
     process.send_signal(number)
     process.wait(10)
-    eventually(lambda: gone(server), 15)
+    eventually(lambda: gone(server), 60)
     after = local_postgres(server_folder)
     after.start()
     assert ask(after, "SELECT 1") == 1
@@ -233,7 +233,7 @@ def test_a_long_temporary_folder_is_no_place_for_a_socket(tmp_path: Path, starte
     assert len(os.fsencode(host / ".s.PGSQL.65535")) <= 103
     process.kill()
     process.wait(10)
-    eventually(lambda: not (data / "cluster" / "postmaster.pid").exists(), 15)
+    eventually(lambda: not (data / "cluster" / "postmaster.pid").exists(), 60)
     remove(host)
     remove(data)
 
@@ -251,10 +251,10 @@ def test_a_server_left_over_is_ended_first(server_folder: Path, local_postgres: 
     command = [str(wheel_binaries() / "postgres"), "-D", str(cluster), "-c", "listen_addresses="]
     command += ["-c", f"unix_socket_directories={sockets}"]
     with subprocess.Popen(runner().command(command), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as left:
-        eventually(lambda: note.exists() and "ready" in note.read_text(), 15)
+        eventually(lambda: note.exists() and "ready" in note.read_text(), 60)
         second = local_postgres(server_folder)
         second.start()
-        assert left.wait(15) == 0
+        assert left.wait(60) == 0
     assert ask(second, "SELECT 1") == 1
     second.stop()
 
