@@ -16,7 +16,7 @@ import pytest
 
 from steward.adapters.postgres_connection import mapped, open_engine
 from steward.adapters.postgres_local import LocalPostgres
-from steward.adapters.postgres_runner import runner, wheel_binaries
+from steward.adapters.postgres_runner import copy_install, runner, wheel_binaries
 from steward.errors import LedgerUnavailable
 from tests.servers.postgres import address_of
 from tests.servers.waiting import eventually
@@ -248,7 +248,15 @@ def test_a_server_left_over_is_ended_first(server_folder: Path, local_postgres: 
     sockets = server_folder / "sockets"
     sockets.mkdir()
     runner().give(sockets)
-    command = [str(wheel_binaries() / "postgres"), "-D", str(cluster), "-c", "listen_addresses="]
+    programs = server_folder / "programs"  # a copy: the environment may lie where only its owner reaches
+    programs.mkdir()
+    command = [
+        str(copy_install(wheel_binaries(), programs) / "postgres"),
+        "-D",
+        str(cluster),
+        "-c",
+        "listen_addresses=",
+    ]
     command += ["-c", f"unix_socket_directories={sockets}"]
     with subprocess.Popen(runner().command(command), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as left:
         eventually(lambda: note.exists() and "ready" in note.read_text(), 60)
