@@ -65,7 +65,7 @@ class InlineLimits:
 
 
 class Inline:
-    """AfterResponse by two threads: one writes intents, one settles."""
+    """AfterResponse by three threads: one writes intents, one settles, one alone waits for the store."""
 
     def __init__(self, settler: Settler, ledger: Ledger, limits: InlineLimits = InlineLimits()) -> None:
         self._settling = _SettleThread(settler, limits)
