@@ -44,14 +44,21 @@ class Pool:
         if lane is None or origin is not outbound.origin:
             lane = self._lanes.get(outbound.origin) or self._open_lane(outbound.origin)
             self._recent = (outbound.origin, lane)
-        connection = lane.take_idle() or await lane.acquire()
         call = _Call(lane, outbound, body, on_sent)
-        try:
-            return await call.over(connection)
-        except UpstreamBroke:
-            if not call.may_go_again():
-                raise
-        return await call.over(await lane.acquire(fresh=True))
+        connection = lane.take_idle() or await lane.acquire()
+        while True:
+            try:
+                answer = call.goes_over(connection)
+                if not answer.sent_whole:
+                    await call.streams_over(connection)
+                elif not answer.head_known:
+                    await answer.head()
+            except BaseException as error:
+                if not call.may_go_again(error):
+                    raise
+            else:
+                return answer
+            connection = await lane.acquire(fresh=True)
 
     def _open_lane(self, origin: Origin) -> Lane:
         lane = self._lanes[origin] = Lane(origin, self._limits, self._tls)
@@ -77,20 +84,24 @@ class Pool:
 class _Call:
     """One request on its way out: once, or once more when that buys nothing twice."""
 
-    __slots__ = ("_again", "_answer", "_body", "_lane", "_on_sent", "_outbound", "_written")
+    # Set on the class and overwritten on the call: one is made for every call.
+    _answer: PooledAnswer | None = None
+    _again = False
+    _written = False
 
     def __init__(self, lane: Lane, outbound: Outbound, body: RequestBody, on_sent: Callable[[], None]) -> None:
         self._lane = lane
         self._outbound = outbound
         self._body = body
         self._on_sent = on_sent
-        self._answer: PooledAnswer | None = None
-        self._again = False
-        self._written = False
 
-    def may_go_again(self) -> bool:
-        """DESIGN 7, case 13."""
-        if self._again or self._answer is None or self._answer.started:
+    def may_go_again(self, error: BaseException) -> bool:
+        """After this connection, which ends here, another one (DESIGN 7, case 13)."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return False
+        answer.fail(error if isinstance(error, StewardError) else CallerGone())
+        if self._again or answer.started or not isinstance(error, UpstreamBroke):
             return False
         if self._outbound.length != 0 and self._body.whole() is None:
             return False
@@ -101,64 +112,40 @@ class _Call:
         outbound = self._outbound
         return outbound.method in _IDEMPOTENT or any(name == b"idempotency-key" for name, _ in outbound.headers)
 
-    async def over(self, connection: Connection) -> PooledAnswer:
-        """Sends over this connection and waits for the final head."""
-        try:
-            answer = self._sent_whole_over(connection)
-            if answer is None:
-                return await self._streamed_over(connection)
-            await answer.head()
-        except BaseException as error:
-            self._broke(error)
-            raise
-        return answer
+    def goes_over(self, connection: Connection) -> PooledAnswer:
+        """This connection is the call's, until its answer is whole. Head and body go out in one when all is here.
 
-    def _sent_whole_over(self, connection: Connection) -> PooledAnswer | None:
-        """Head and body in one go when the body is here whole; None, and nothing is sent, when it is not."""
-        outbound = self._outbound
-        answer = self._begin(connection)
+        Raises UpstreamBroke when the connection is gone.
+        """
+        lane, outbound, transport = self._lane, self._outbound, connection.transport
+        self._written = False
+        self._answer = answer = PooledAnswer(lane, connection, outbound.method == b"HEAD")
+        if connection.closed or transport.is_closing():
+            raise UpstreamBroke
+        connection.answer = answer
+        connection.deadline = lane.now() + lane.limits.header_timeout_s
         whole = b"" if outbound.length == 0 else self._body.whole()
         if whole is None or outbound.expects_continue:
-            return None
+            return answer
         self._on_sent()
         self._written = True
-        self._write_whole(connection, whole)
+        if outbound.length is None:
+            whole = b"%x\r\n%b\r\n0\r\n\r\n" % (len(whole), whole) if whole else b"0\r\n\r\n"
+        head = lane.head(outbound)
+        if len(whole) <= _JOIN_BYTES:
+            transport.write(head + whole)
+        else:
+            transport.write(head)
+            transport.write(whole)
         answer.sent_whole = True
         return answer
 
-    async def _streamed_over(self, connection: Connection) -> PooledAnswer:
-        """Head first, then the body as it comes. Only after `_sent_whole_over` said that it is not here whole."""
+    async def streams_over(self, connection: Connection) -> None:
+        """Head first, then the body as it comes, until the final head is known."""
         assert self._answer is not None
         self._on_sent()
         self._written = True
         await self._stream(connection, self._answer)
-        return self._answer
-
-    def _begin(self, connection: Connection) -> PooledAnswer:
-        """This connection is the call's, from now until its answer is whole. Raises UpstreamBroke when it is gone."""
-        lane = self._lane
-        self._written = False
-        self._answer = answer = PooledAnswer(lane, connection, self._outbound.method == b"HEAD")
-        if connection.closed or connection.transport.is_closing():
-            raise UpstreamBroke
-        connection.answer = answer
-        connection.deadline = lane.now() + lane.limits.header_timeout_s
-        return answer
-
-    def _broke(self, error: BaseException) -> None:
-        """The call ends here: its connection, if it has one, is not used again."""
-        if self._answer is not None:
-            self._answer.fail(error if isinstance(error, StewardError) else CallerGone())
-
-    def _write_whole(self, connection: Connection, whole: bytes) -> None:
-        head = self._lane.head(self._outbound)
-        if self._outbound.length is None:
-            whole = b"%x\r\n%b\r\n0\r\n\r\n" % (len(whole), whole) if whole else b"0\r\n\r\n"
-        if len(whole) <= _JOIN_BYTES:
-            connection.transport.write(head + whole)
-        else:
-            connection.transport.write(head)
-            connection.transport.write(whole)
 
     async def _stream(self, connection: Connection, answer: PooledAnswer) -> None:
         """Head first, then the body as the caller sends it, until the provider's final head."""

@@ -23,7 +23,7 @@ from steward.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from steward.exchange import Headers, Origin, Outbound
+from steward.exchange import Origin, Outbound
 from steward.wire.answer import AnswerReader
 
 HIGH_WATER_BYTES = 256 * 1024
@@ -55,23 +55,19 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_lane",
         "_paused_writing",
-        "_waiter",
         "answer",
         "born",
         "closed",
         "deadline",
         "idle_since",
-        "reader",
         "transport",
     )
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
-        self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._paused_writing = False
         self.answer: PooledAnswer | None = None
-        self.reader: AnswerReader | None = None
         self.transport: asyncio.Transport
         self.born = 0.0
         self.idle_since = 0.0
@@ -138,15 +134,16 @@ class Connection(asyncio.Protocol):
         )
 
 
-class PooledAnswer:
-    """One call's answer, as `ports.Answer` has it."""
+class PooledAnswer(AnswerReader):
+    """One call's answer, as `ports.Answer` has it: the reader of its octets, and the connection they come over."""
 
     # Set on the class and overwritten on the answer: one is made for every call.
     complete = False
     sent_whole = False
     moved: asyncio.Event | None = None
     """Set at every arrival, for the rare call that waits for a 100."""
-    _error: StewardError | None = None
+    error: StewardError | None = None
+    """Why the answer will not go on."""
     _buffered = 0
     _paused = False
     _released = False
@@ -155,86 +152,44 @@ class PooledAnswer:
     def __init__(self, lane: Lane, connection: Connection, is_head: bool) -> None:
         self._lane = lane
         self._connection = connection
-        self._reader = AnswerReader(is_head)
-
-    @property
-    def status(self) -> int:
-        """The final status."""
-        return self._reader.status
-
-    @property
-    def headers(self) -> Headers:
-        """End-to-end fields, past the gate."""
-        return self._reader.headers
-
-    @property
-    def length(self) -> int | None:
-        """Octets announced; None when the end is told otherwise."""
-        return self._reader.length
-
-    @property
-    def head_known(self) -> bool:
-        """The final head came."""
-        return self._reader.head_known
-
-    @property
-    def started(self) -> bool:
-        """An octet came."""
-        return self._reader.started
-
-    @property
-    def continued(self) -> bool:
-        """An interim 100 came."""
-        return self._reader.continued
-
-    @property
-    def error(self) -> StewardError | None:
-        """Why the answer will not go on."""
-        return self._error
+        self._is_head = is_head
+        self.headers = []
+        self.pieces = []
 
     def take(self) -> bytes | None:
         """See ports.Answer."""
-        reader = self._reader
-        pieces = reader.pieces
+        pieces = self.pieces
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            reader.pieces = []
+            self.pieces = []
             self._buffered = 0
             if self._paused:
                 self._paused = False
                 self._connection.deadline = self._lane.now() + self._lane.limits.silence_timeout_s
                 self._connection.transport.resume_reading()
-            self.complete = reader.ended
+            self.complete = self.ended
             return data
-        if reader.ended:
+        if self.ended:
             self.complete = True
             return None
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return b""
 
-    async def wait(self) -> None:
+    def wait(self) -> asyncio.Future[None]:
         """See ports.Answer."""
-        reader = self._reader
-        if reader.pieces or reader.ended or self._error is not None:
-            return
         self._waiter = waiter = self._lane.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+        if self.pieces or self.ended or self.error is not None:
+            waiter.set_result(None)
+        return waiter
 
     async def head(self) -> None:
         """Returns when the final head is known; raises what happened instead."""
-        reader = self._reader
-        while not reader.head_known:
-            if self._error is not None:
-                raise self._error
-            self._waiter = waiter = self._lane.loop.create_future()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
+        while not self.head_known:
+            if self.error is not None:
+                raise self.error
+            self._waiter = self._lane.loop.create_future()
+            await self._waiter
 
     def wake(self) -> None:
         """Whoever waits looks again."""
@@ -250,8 +205,8 @@ class PooledAnswer:
 
     def fail(self, error: StewardError) -> None:
         """The call ends here, and its connection with it."""
-        if not self._reader.ended and self._error is None:
-            self._error = error
+        if not self.ended and self.error is None:
+            self.error = error
         if not self._released:
             self._released = True
             self._connection.answer = None
@@ -260,18 +215,17 @@ class PooledAnswer:
 
     def arrived(self, data: bytes) -> None:
         """Octets from the socket."""
-        reader = self._reader
-        connection = self._connection
         try:
-            reader.feed(data)
+            self.feed(data)
         except UpstreamBadAnswer as error:
             self.fail(error)
             return
-        if reader.ended:
+        if self.ended:
             self._release()
-        elif reader.head_known:  # until then the head's own deadline stands, however the octets drip
+        elif self.head_known:  # until then the head's own deadline stands, however the octets drip
+            connection = self._connection
             connection.deadline = self._lane.now() + self._lane.limits.silence_timeout_s
-            if reader.pieces:
+            if self.pieces:
                 self._buffered += len(data)
                 if self._buffered > HIGH_WATER_BYTES and not self._paused:
                     self._paused = True
@@ -285,7 +239,7 @@ class PooledAnswer:
         connection.answer = None
         connection.deadline = _NEVER
         self._released = True
-        if self._reader.reusable and self.sent_whole:
+        if self.reusable and self.sent_whole:
             self._lane.give_back(connection)
         else:
             connection.abort()
@@ -294,11 +248,11 @@ class PooledAnswer:
         """The connection went away under the answer."""
         self._released = True
         try:
-            if exc is not None and not self._reader.ended:
+            if exc is not None and not self.ended:
                 raise UpstreamBroke
-            self._reader.eof()
+            self.eof()
         except UpstreamBroke as error:
-            self._error = self._error or error
+            self.error = self.error or error
         self.wake()
 
     def overdue(self) -> None:

@@ -48,8 +48,8 @@ class Answer(Protocol):
         Raises UpstreamBroke, UpstreamTimeout or UpstreamBadAnswer once what arrived before was taken.
         """
 
-    async def wait(self) -> None:
-        """Returns when `take` has something to say."""
+    def wait(self) -> Awaitable[None]:
+        """Awaited until `take` has something to say."""
 
     def abort(self) -> None:
         """The connection is closed, now. Safe at any time, and again."""

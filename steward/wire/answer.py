@@ -2,15 +2,20 @@
 
 Sans-io: it owns no socket and no clock. It never guesses: what is not plainly one HTTP/1.1 answer is UpstreamBadAnswer,
 and any octet after the answer's end makes the connection unfit for another call (DESIGN 7, cases 1 to 8).
+
+A head is read by one strict expression of the gate's and a body of known length by counting; only chunks go to httptools,
+whose callback for every field cost as much as the rest of the way (measured: 12 us a plain answer, 5 without).
 """
 
 from __future__ import annotations
+
+import re
 
 import httptools
 
 from steward.errors import UpstreamBadAnswer, UpstreamBroke
 from steward.exchange import Headers
-from steward.wire.headers import from_provider
+from steward.wire.headers import FIELD_LINES, end_to_end, fields_of
 
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 500
@@ -18,15 +23,17 @@ MAX_INTERIM = 8
 _CONTINUE = 100
 _SWITCHING = 101
 _FIRST_FINAL = 200
-_LAST = 599
 _NO_BODY = frozenset({204, 304})
+
+_HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\x00]*+)?\r\n(" + FIELD_LINES + rb")\r\n")
+_START = b"HTTP/1."
+_END = b"\r\n\r\n"
+_LONE_LF = re.compile(rb"(?<!\r)\n")
+_CHUNKS_FOLLOW = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class AnswerReader:
     """One answer. Feed it octets; read `head_known`, `pieces` and `ended`."""
-
-    # Looked for by httptools at every start; found missing, each would cost it an AttributeError.
-    on_url = on_status = on_chunk_header = on_chunk_complete = None
 
     # Set on the class and overwritten on the answer: most answers need few of them, and one is made for every call.
     started = False
@@ -38,134 +45,180 @@ class AnswerReader:
     reusable = False
     status = 0
     length: int | None = None
-    _head_bytes = 0
-    """Octets since the start or the last piece of the body: of the head, of trailers."""
+    """Octets of the body; None when its end is told otherwise."""
     _interim = 0
-    _begun = False
-    _chunked = False
-    _trailing = False
-    _data = b""
-    _tail = b""
+    _head: bytearray | None = None
+    """Of a head that did not come in one piece."""
+    _keeps_alive = False
+    _left = 0
+    _chunks: _Chunks | None = None
 
     def __init__(self, is_head: bool) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._is_head = is_head
-        self._fields: Headers = []
         self.headers: Headers = []
         self.pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
         """Takes what the socket gave. Raises UpstreamBadAnswer; pieces that came before stay good."""
-        late = self.ended
-        if late:
+        if self.ended:
             self.reusable = False
-            return
-        self.started = True
-        self._data = data
-        self._tail = data[-5:] if len(data) > 4 else (self._tail + data)[-5:]
-        self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
-            if self.ended:
-                self.reusable = False
-            elif isinstance(exc.__context__, UpstreamBadAnswer):
-                raise exc.__context__ from None
-            else:
-                raise UpstreamBadAnswer from None
-        if self._head_bytes > MAX_HEAD_BYTES and not self.ended:
-            raise UpstreamBadAnswer
-        if self.ended and self.reusable and self._leftover():
-            self.reusable = False
-        self._data = b""
+        elif self.head_known:
+            self._body(data)
+        else:
+            self.started = True
+            self._heads(data)
 
     def eof(self) -> None:
         """The provider closed. Raises UpstreamBroke when the answer was not at its end."""
         if self.ended:
             return
-        if self.head_known and self.length is None and not self._chunked:
+        if self.head_known and self.length is None and self._chunks is None:
             self.ended = True
             return
         raise UpstreamBroke
 
-    def _leftover(self) -> bool:
-        """Whether octets followed the answer in the same piece (the parser would take them for another answer)."""
-        if self._trailing:
-            return True
-        if self._chunked or not self.length:
-            # The blank line that ends it, and not one line end more: the parser would skip those without a word.
-            return not self._tail.endswith(b"\r\n\r\n") or self._tail[:1] in b"\r\n"
-        last = self.pieces[-1]
-        return not self._data.endswith(last) or not last.strip(b"\r\n")
+    def _heads(self, data: bytes) -> None:
+        """Interim heads are counted and forgotten, the final one is kept; what follows it is the body."""
+        if self._head is not None:
+            seen = len(self._head)
+            self._head += data
+            at = self._head.find(_END, max(0, seen - 3))
+            if at < 0:
+                self._unfinished(self._head, seen)
+                return
+            data, self._head = bytes(self._head), None
+        while not self.head_known:
+            found = _HEAD.match(data)
+            if found is None:
+                if _END in data:
+                    raise UpstreamBadAnswer
+                self._head = bytearray(data)
+                self._unfinished(self._head, 0)
+                return
+            end = found.end()
+            self._one_head(found, end)
+            data = data[end:]
+        if self._is_head:
+            # The next octets could be this one's body, sent in error: the connection ends with this call.
+            self.ended = True
+        elif self.length == 0:
+            self._ends(leftover=bool(data))
+        elif data:
+            self._body(data)
 
-    # httptools calls these
+    @staticmethod
+    def _unfinished(head: bytearray, seen: int) -> None:
+        """What can be no head is refused before its end, which may never come. `seen`: octets looked at before."""
+        if len(head) > MAX_HEAD_BYTES or not _START.startswith(head[: len(_START)]) or _LONE_LF.search(head, seen):
+            raise UpstreamBadAnswer
+
+    def _one_head(self, found: re.Match[bytes], size_bytes: int) -> None:
+        status = int(found[2])
+        fields = fields_of(found[3])
+        if len(fields) > MAX_FIELDS or size_bytes > MAX_HEAD_BYTES:
+            raise UpstreamBadAnswer
+        if status >= _FIRST_FINAL:
+            self._frame(fields, status)
+            self._keeps_alive = self._keeps_alive and found[1] == b"1"
+            self.headers = end_to_end(fields)
+            self.status = status
+            self.head_known = True
+            return
+        self._interim += 1
+        self.continued = self.continued or status == _CONTINUE
+        if status == _SWITCHING or self._interim > MAX_INTERIM:
+            raise UpstreamBadAnswer
+
+    def _frame(self, fields: Headers, status: int) -> None:
+        """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""
+        length: int | None = None
+        chunked = False
+        keeps_alive = True
+        for name, value in fields:
+            if name == b"content-length":
+                if length is not None or not value.isdigit() or len(value) > 18:
+                    raise UpstreamBadAnswer
+                length = int(value)
+            elif name == b"transfer-encoding":
+                if chunked or value.lower() != b"chunked":
+                    raise UpstreamBadAnswer
+                chunked = True
+            elif name == b"connection":
+                keeps_alive = keeps_alive and b"close" not in value.lower()
+        if chunked and length is not None:
+            raise UpstreamBadAnswer
+        if self._is_head or status in _NO_BODY:
+            length = 0
+        elif chunked:
+            self._chunks = _Chunks(self.pieces)
+        self.length = length
+        self._left = length or 0
+        self._keeps_alive = keeps_alive
+
+    def _body(self, data: bytes) -> None:
+        if self._chunks is not None:
+            self._chunks.pieces = self.pieces
+            self._chunks.feed(data)
+            if self._chunks.ended:
+                self._ends(self._chunks.leftover)
+        elif self.length is None:
+            self.pieces.append(data)
+        elif len(data) < self._left:
+            self._left -= len(data)
+            self.pieces.append(data)
+        else:
+            leftover = len(data) > self._left
+            self.pieces.append(data[: self._left])
+            self._ends(leftover)
+
+    def _ends(self, leftover: bool) -> None:
+        self.ended = True
+        self.reusable = self._keeps_alive and not leftover
+
+
+class _Chunks:
+    """A chunked body. httptools reads it, behind a head of our own in place of the one that was read already."""
+
+    # Looked for by httptools at every start; found missing, each would cost it an AttributeError.
+    on_url = on_status = on_header = on_headers_complete = on_chunk_header = on_chunk_complete = None
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+        self.ended = False
+        self.leftover = False
+        self._barren_bytes = 0
+        """Octets since the last piece: of sizes, extensions, trailers."""
+        self._tail = b""
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.feed_data(_CHUNKS_FOLLOW)
+
+    def feed(self, data: bytes) -> None:
+        """Takes octets. Raises UpstreamBadAnswer."""
+        self._tail = data[-5:] if len(data) > 4 else (self._tail + data)[-5:]
+        self._barren_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.ended:
+                raise UpstreamBadAnswer from None
+            self.leftover = True
+        if self.ended:
+            # The blank line that ends it, and not one line end more: the parser would skip those without a word.
+            self.leftover = self.leftover or not self._tail.endswith(_END) or self._tail[:1] in b"\r\n"
+        elif self._barren_bytes > MAX_HEAD_BYTES:
+            raise UpstreamBadAnswer
 
     def on_message_begin(self) -> None:
         """A second message on the heels of the first is never read."""
         if self.ended:
-            self._trailing = True
-            raise UpstreamBadAnswer
-        self._begun = True
-        self._fields = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head. What comes after the head is a trailer, and dropped."""
-        if not self.head_known:
-            self._fields.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """The head ends: interim heads are counted and forgotten, the final one is kept."""
-        status = self._parser.get_status_code()
-        if len(self._fields) > MAX_FIELDS:
-            raise UpstreamBadAnswer
-        if status < _FIRST_FINAL:
-            self._interim += 1
-            self.continued = self.continued or status == _CONTINUE
-            if status < 100 or status == _SWITCHING or self._interim > MAX_INTERIM:
-                raise UpstreamBadAnswer
-            return
-        if status > _LAST or (self._head_bytes > MAX_HEAD_BYTES and self._size() > MAX_HEAD_BYTES):
-            raise UpstreamBadAnswer
-        self._frame()
-        self.headers = from_provider(self._fields)
-        self.status = status
-        if self._is_head or status in _NO_BODY:
-            self.length = 0
-        self.head_known = True
-        self._head_bytes = 0
-        if self._is_head:
-            # The parser would take the next answer for this one's body: the connection ends with this call.
-            self.ended = True
-
-    def _size(self) -> int:
-        """Octets of the head's fields: added up only when what came with the head might hide that it is too large."""
-        return sum(len(name) + len(value) + 4 for name, value in self._fields)
-
-    def _frame(self) -> None:
-        """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""
-        for name, value in self._fields:
-            if name == b"content-length":
-                digits = value.strip(b" \t")
-                if self.length is not None or not digits.isdigit() or len(digits) > 18:
-                    raise UpstreamBadAnswer
-                self.length = int(digits)
-            elif name == b"transfer-encoding":
-                if self._chunked or value.strip().lower() != b"chunked":
-                    raise UpstreamBadAnswer
-                self._chunked = True
-        if self._chunked and self.length is not None:
+            self.leftover = True
             raise UpstreamBadAnswer
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        self._head_bytes = 0
-        if self.head_known and not self.ended:
-            self.pieces.append(body)
+        self._barren_bytes = 0
+        self.pieces.append(body)
 
     def on_message_complete(self) -> None:
-        """The end of the message; whether the connection may serve again is only told here (DESIGN 7, case 4)."""
-        if not self.head_known:
-            return
-        if not self._is_head:
-            self.ended = True
-            self.reusable = self._parser.should_keep_alive()
+        """The end of the message."""
+        self.ended = True

@@ -6,6 +6,7 @@ no body and knows no provider but for the names of the fields that carry credent
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from steward.errors import BadRequest, Unsupported, UpstreamBadAnswer
@@ -16,6 +17,11 @@ KEY = b"x-majordomo-key"
 _OUR_KEYS = b"mdm_"
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+FIELD_LINES = rb"(?:[!#$%&'*+\-.^_`|~0-9a-zA-Z]++:[^\r\n\x00]*+\r\n)*+"
+"""What passes the gate, as it stands on the wire: names are tokens, values hold no CR, LF or NUL; nothing is folded."""
+
+_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 
 HOP_BY_HOP = frozenset(
     {
@@ -169,6 +175,13 @@ def _length(value: bytes) -> int:
     return int(value)
 
 
+def fields_of(lines: bytes) -> Headers:
+    """The fields of lines that `FIELD_LINES` matched: names lower-case, no space around values."""
+    if b" \r\n" in lines or b"\t\r\n" in lines:
+        return [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(lines)]
+    return [(name.lower(), value) for name, value in _FIELD.findall(lines)]
+
+
 def _tokens(value: bytes) -> frozenset[bytes]:
     """The field names that `Connection` lists, but for those that are ours or mean the connection itself."""
     if value in _PLAIN_CONNECTION:
@@ -183,6 +196,11 @@ def from_provider(headers: Headers) -> Headers:
     Raises UpstreamBadAnswer.
     """
     check(headers, UpstreamBadAnswer)
+    return end_to_end(headers)
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """Fields that passed the gate (`from_provider`, `FIELD_LINES`), without those of one connection and without ours."""
     passed = [item for item in headers if item[0] not in HOP_BY_HOP and not item[0].startswith(OUR_PREFIX)]
     if len(passed) == len(headers):
         return passed
