@@ -18,6 +18,10 @@ from steward.errors import Cut, InternalError, StewardError
 
 _NO_BODY = frozenset({204, 304})
 _JOIN_BYTES = 64 * 1024
+_END = (b"", b"")
+"""After a head's last line."""
+_LAST = (b"connection: close", b"", b"")
+"""The same, of the connection's last answer."""
 
 
 def _status_line(status: int) -> bytes:
@@ -25,7 +29,7 @@ def _status_line(status: int) -> bytes:
         phrase = http.HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+    return f"HTTP/1.1 {status} {phrase}".encode("ascii")
 
 
 _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
@@ -80,6 +84,8 @@ class Cycle:
     """Called once when the caller leaves, or is refused, before his response is whole."""
     refused: StewardError | None = None
     """Why the listener itself has answered: the application has nobody left to tell."""
+    lines: bytes | None = None
+    """The fields as they stood on the wire, when the gate read them there (`read_lines`)."""
     waits_for_body = False
     body_bytes = 0
     more_body = True
@@ -215,7 +221,7 @@ class Cycle:
         if b"connection" in named:
             self.keep_alive = self.keep_alive and named[b"connection"].lower() != b"close"
             headers = [item for item in headers if item[0] != b"connection"]
-        parts = [_STATUS_LINES[status], *[b"%b: %b\r\n" % item for item in headers]]
+        lines = [_STATUS_LINES[status], *map(b": ".join, headers)]
         if self.scope["method"] == "HEAD" or status in _NO_BODY:
             self._has_body = False
             self._left = 0
@@ -225,12 +231,12 @@ class Cycle:
             self.keep_alive = False
         else:
             self._chunked = True
-            parts.append(b"transfer-encoding: chunked\r\n")
+            lines.append(b"transfer-encoding: chunked")
         if self.more_body:
             # The answer came before the request's end: what the caller still sends is not read.
             self.keep_alive = False
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        head = b"".join(parts)
+        lines += _END if self.keep_alive else _LAST
+        head = b"\r\n".join(lines)
         if message.get("steward.hold"):
             self._held = head
         else:
@@ -277,7 +283,7 @@ def refusal(error: StewardError) -> bytes:
     return b"".join(
         (
             _STATUS_LINES[error.status],
-            b"content-type: application/json\r\nx-majordomo-error: ",
+            b"\r\ncontent-type: application/json\r\nx-majordomo-error: ",
             error.code.encode("ascii"),
             retry,
             b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(document),

@@ -59,7 +59,7 @@ class Detector:
         signs = 0
         if b"anthropic-version" in fields or b"x-api-key" in fields:
             signs = _ANTHROPIC
-        elif b"x-goog-api-key" in fields or (query and b"key=" in query and _has_key(query)):
+        elif b"x-goog-api-key" in fields or (query and query.find(b"key=") >= 0 and _has_key(query)):
             signs = _GOOGLE
         if query and _PLAIN_QUERY.fullmatch(query) is None:
             raise BadRequest("The query holds a character that no URL may hold.")

@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import BinaryIO
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from steward.words import Content
 
@@ -411,4 +411,9 @@ _VERSION_BITS = 7 << 76 | 2 << 62
 
 def uuid7(unix_ms: int, random: bytes) -> UUID:
     """A UUIDv7 (RFC 9562, 5.7) of 48 bits of time and 74 of the ten random octets given."""
-    return UUID(int=(unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random, "big") & _RANDOM_BITS | _VERSION_BITS)
+    made = object.__new__(UUID)
+    number = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random, "big") & _RANDOM_BITS | _VERSION_BITS
+    # As unpickling does: the constructor's checks cost more than all else here, and one is made for every call.
+    object.__setattr__(made, "int", number)
+    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    return made

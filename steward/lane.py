@@ -28,6 +28,8 @@ from steward.wire.answer import AnswerReader
 
 HIGH_WATER_BYTES = 256 * 1024
 _NEVER = float("inf")
+_END = (b"", b"")
+"""After a head's last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,7 @@ class Lane:
         self._all: set[Connection] = set()
         self._opening = 0
         self._queue: deque[asyncio.Future[Connection | None]] = deque()
-        self._host = b"host: " + origin.authority + b"\r\n"
+        self._host = b"host: " + origin.authority
 
     @property
     def in_use(self) -> int:
@@ -391,14 +393,14 @@ class Lane:
 
     def head(self, outbound: Outbound) -> bytes:
         """The request's head: start line, our own fields, the caller's."""
+        start = b"%b %b HTTP/1.1" % (outbound.method, outbound.target)
+        lines = [start, self._host, *map(b": ".join, outbound.headers)]
         if outbound.length is None:
-            end = b"transfer-encoding: chunked\r\n\r\n"
+            lines.append(b"transfer-encoding: chunked")
         elif outbound.has_length:
-            end = b"content-length: %d\r\n\r\n" % outbound.length
-        else:
-            end = b"\r\n"
-        start = b"%b %b HTTP/1.1\r\n%b" % (outbound.method, outbound.target, self._host)
-        return b"".join([start, *[b"%b: %b\r\n" % item for item in outbound.headers], end])
+            lines.append(b"content-length: %d" % outbound.length)
+        lines += _END
+        return b"\r\n".join(lines)
 
     def sweep(self) -> None:
         """Ends what is overdue: calls in silence, connections idle or old."""

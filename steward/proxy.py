@@ -49,13 +49,32 @@ OUR_PREFIXES = (b"/admin/", b"/api/v1/proxy-keys", b"/api/v1/claude-sessions", b
 _NO_TAGS = Admitted()
 
 
+class Chance:
+    """The system's randomness, taken 4 KiB at a time: asking for every call costs a twentieth of it."""
+
+    def __init__(self) -> None:
+        self._octets = b""
+        self._at = 0
+        os.register_at_fork(after_in_child=self._forget)  # a copy of this process draws its own
+
+    def __call__(self, count: int) -> bytes:
+        """So many random octets, given to nobody else."""
+        start, self._at = self._at, self._at + count
+        if self._at > len(self._octets):
+            self._octets, start, self._at = os.urandom(max(4096, count)), 0, count
+        return self._octets[start : self._at]
+
+    def _forget(self) -> None:
+        self._octets = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Where time and chance come from."""
 
     unix_ns: Callable[[], int] = time.time_ns
     monotonic_ns: Callable[[], int] = time.monotonic_ns
-    random: Callable[[int], bytes] = os.urandom
+    random: Callable[[int], bytes] = field(default_factory=Chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +93,7 @@ class Stages:
     refusals: Refusals = field(default_factory=Refusals)
     key_max_inflight: int = 0
     """Calls that one key may have running; 0: no bound."""
-    clock: Clock = Clock()
+    clock: Clock = field(default_factory=Clock)
 
 
 class Proxy:
@@ -100,7 +119,7 @@ class Proxy:
         if call.task is None:
             call.task = asyncio.current_task()
         try:
-            head = read_caller_head(call.scope["headers"])
+            head = read_caller_head(call.scope["headers"], call.lines)
             caller = stages.authenticator.at_once(head.key) or await stages.authenticator.ask(head.key or b"")
             route = stages.detector.route(call.method, call.path, call.query, call.scope["headers"])
             call.admit(caller, route, head)
@@ -158,6 +177,8 @@ class Call:
     caller_gone = False
     task: asyncio.Task[None] | None = None
     """What is cancelled when the caller leaves before the provider answers."""
+    lines: bytes | None = None
+    """The caller's fields as they stood on the wire, if the gate read them there."""
     counted: UUID | None = None
     """The key whose running calls this one is counted among."""
     _head: CallerHead | None = None
@@ -196,6 +217,7 @@ class Call:
             self._cycle.on_lost = self.caller_left
             self._send_now = self._cycle.send_now
             self.task = self._cycle.task
+            self.lines = self._cycle.lines
 
     # admission
 
