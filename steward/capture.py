@@ -25,23 +25,29 @@ class Capture:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
+        self._in_memory = limit_bytes if limit_bytes < MEMORY_BYTES else MEMORY_BYTES
         self._pieces: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
         """One more piece, as it crosses. Never raises: a full disk truncates the copy."""
         size = len(piece)
         self.size_bytes += size
-        if self._kept + size > self._limit:
-            piece = piece[: max(0, self._limit - self._kept)]
-            self._limit = self._kept + len(piece)
-            size = len(piece)
-            if not size:
-                return
-        self._kept += size
-        if self._file is None and self._kept <= MEMORY_BYTES:
+        kept = self._kept + size
+        if kept <= self._in_memory:
+            self._kept = kept
             self._pieces.append(piece)
             return
-        self._to_disk(piece)
+        if kept > self._limit:
+            piece = piece[: max(0, self._limit - self._kept)]
+            self._limit = self._in_memory = self._kept + len(piece)
+            if not piece:
+                return
+        self._kept += len(piece)
+        if self._file is None and self._kept <= MEMORY_BYTES:
+            self._pieces.append(piece)
+        else:
+            self._in_memory = 0
+            self._to_disk(piece)
 
     def _to_disk(self, piece: bytes) -> None:
         try:

@@ -15,6 +15,7 @@ import orjson
 
 from steward import log
 from steward.errors import Cut, InternalError, StewardError
+from steward.wire.headers import CallerHead
 
 _NO_BODY = frozenset({204, 304})
 _JOIN_BYTES = 64 * 1024
@@ -38,6 +39,7 @@ _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 class Writable(Protocol):
     """How much the transport still holds back."""
 
+    read_paused: bool
     write_paused: bool
 
     async def drain(self) -> None:
@@ -84,8 +86,8 @@ class Cycle:
     """Called once when the caller leaves, or is refused, before his response is whole."""
     refused: StewardError | None = None
     """Why the listener itself has answered: the application has nobody left to tell."""
-    lines: bytes | None = None
-    """The fields as they stood on the wire, when the gate read them there (`read_lines`)."""
+    head: CallerHead | None = None
+    """The caller's head taken apart, when the listener has done so."""
     waits_for_body = False
     body_bytes = 0
     more_body = True
@@ -158,17 +160,22 @@ class Cycle:
             return None
         self._end_told = True
         pieces, self.body, self.body_bytes = self.body, [], 0
-        self._connection.read_on()
+        if self._connection.flow.read_paused:
+            self._connection.read_on()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def send_now(self, message: Any) -> bool:
-        """`send` when nothing holds it back; False, and nothing is done, when something does."""
+    def head_now(self, message: Any) -> bool:
+        """`send` of a head when nothing holds it back; False, and nothing is done, when something does."""
         if self.disconnected or self.response_complete or self._connection.flow.write_paused:
             return False
-        if self.response_started:
-            self._piece(message.get("body", b""), message.get("more_body", False))
-        else:
-            self._head(message)
+        self._head(message)
+        return True
+
+    def piece_now(self, body: bytes, more: bool) -> bool:
+        """The same of a piece of the body."""
+        if self.disconnected or self.response_complete or self._connection.flow.write_paused:
+            return False
+        self._piece(body, more)
         return True
 
     # ASGI

@@ -30,7 +30,7 @@ from steward.errors import (
     Unsupported,
 )
 from steward.refusals import Refusals
-from steward.wire.headers import read_lines
+from steward.wire.known_heads import KnownHeads
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -46,9 +46,6 @@ _NO_GRACE = struct.pack("ii", 1, 0)
 
 
 _PLAIN_START = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[!-\"$-~]*+) HTTP/1\.1\r\n")
-_UNPLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
-_KEEP_ALIVE = frozenset({b"keep-alive", b"Keep-Alive"})
-_LENGTH_DIGITS = 9
 _VERSIONS = frozenset({"1.0", "1.1"})
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -101,7 +98,12 @@ class Sweeper:
 
 def listener(limits: ListenerLimits, refusals: Refusals | None = None) -> type[Listener]:
     """The protocol class to give to uvicorn as `http=`; one for each listening process."""
-    bound = {"limits": limits, "sweeper": Sweeper(limits), "refusals": refusals or Refusals()}
+    bound = {
+        "limits": limits,
+        "sweeper": Sweeper(limits),
+        "refusals": refusals or Refusals(),
+        "heads": KnownHeads(),
+    }
     return type("BoundListener", (Listener,), bound)
 
 
@@ -111,6 +113,7 @@ class Listener(HttpToolsProtocol):
     limits: ListenerLimits
     sweeper: Sweeper
     refusals: Refusals
+    heads: KnownHeads
     flow: FlowControl
     transport: asyncio.Transport
     cycle: Cycle  # type: ignore[assignment]
@@ -294,25 +297,16 @@ class Listener(HttpToolsProtocol):
         limits = self.limits
         if start is None or not 4 <= end <= limits.head_bytes:
             return False
-        lines = data[start.end() : end - 2]
-        headers = read_lines(lines)
-        if headers is None:
+        known = self.heads.read(data[start.end() : end - 2], limits.head_fields)
+        if known is None:
             return False
-        named = dict(headers)
-        if (
-            len(named) != len(headers)
-            or len(headers) > limits.head_fields
-            or not _UNPLAIN.isdisjoint(named)
-            or named.get(b"connection", b"keep-alive") not in _KEEP_ALIVE
-        ):
-            return False
-        length = named.get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > _LENGTH_DIGITS or int(length) != len(data) - end:
+        headers, head = known
+        if (head.length or 0) != len(data) - end:
             return False
         self.expect_100_continue = False
         scope = self._scope("1.1", start[1].decode("ascii"), start[2], headers)
         self.cycle = cycle = Cycle(self, scope, keep_alive=True)
-        cycle.lines = lines
+        cycle.head = head
         cycle.more_body = False
         if end < len(data):
             cycle.body.append(data[end:])
@@ -436,7 +430,8 @@ class Listener(HttpToolsProtocol):
             return
         elif not self._in_head:
             self.deadline = self.loop.time() + self.limits.keep_alive_s
-        self.read_on()
+        if self.flow.read_paused:
+            self.read_on()
 
     def read_on(self) -> None:
         """Reads, unless enough waits to be served: while nothing is read, nobody learns that the caller left."""

@@ -119,7 +119,7 @@ class Proxy:
         if call.task is None:
             call.task = asyncio.current_task()
         try:
-            head = read_caller_head(call.scope["headers"], call.lines)
+            head = call.head or read_caller_head(call.scope["headers"])
             caller = stages.authenticator.at_once(head.key) or await stages.authenticator.ask(head.key or b"")
             route = stages.detector.route(call.method, call.path, call.query, call.scope["headers"])
             call.admit(caller, route, head)
@@ -177,11 +177,10 @@ class Call:
     caller_gone = False
     task: asyncio.Task[None] | None = None
     """What is cancelled when the caller leaves before the provider answers."""
-    lines: bytes | None = None
-    """The caller's fields as they stood on the wire, if the gate read them there."""
+    head: CallerHead | None = None
+    """The caller's head, if the listener has taken it apart already."""
     counted: UUID | None = None
     """The key whose running calls this one is counted among."""
-    _head: CallerHead | None = None
     _tags = _NO_TAGS
     _credential_hash: str | None = None
     _pending: bytes | None = None
@@ -212,12 +211,13 @@ class Call:
         self._request = Capture(stages.capture_max_bytes)
         self._response = Capture(stages.capture_max_bytes)
         self._cycle = scope.get("extensions", _NO_EXTENSIONS).get("steward")
-        self._send_now: Callable[[Message], bool] = _never
+        self._head_now: Callable[[Message], bool] = _never
+        self._piece_now: Callable[[bytes, bool], bool] = _never
         if self._cycle is not None:
             self._cycle.on_lost = self.caller_left
-            self._send_now = self._cycle.send_now
+            self._head_now, self._piece_now = self._cycle.head_now, self._cycle.piece_now
             self.task = self._cycle.task
-            self.lines = self._cycle.lines
+            self.head = self._cycle.head
 
     # admission
 
@@ -225,7 +225,7 @@ class Call:
         """Who calls and where to is known: from here on there is a row, whatever happens. Raises LeakedKey."""
         keyed_hash = self._stages.credential_hash()
         self.route = route
-        self._head = head
+        self.head = head
         if head.majordomo:
             self._tags = admit_tags(head.majordomo)
         if route.secretive:
@@ -316,7 +316,7 @@ class Call:
         """Relays the answer as it comes; hands the exchange over before the piece that ends it is sent."""
         self._answer = answer
         self._head_us = self._elapsed_us()
-        send, sent_now = self._send, self._send_now
+        send, head_now, piece_now = self._send, self._head_now, self._piece_now
         piece = answer.take()
         self._started = True
         message: Message = {
@@ -325,7 +325,7 @@ class Call:
             "headers": [*answer.headers, (b"x-majordomo-request-id", str(self.id).encode("ascii"))],
             "steward.hold": piece is None or bool(piece),
         }
-        if not sent_now(message):
+        if not head_now(message):
             await send(message)
         while piece is not None:
             if piece:
@@ -334,9 +334,8 @@ class Call:
                 self._response.add(piece)
                 if answer.complete:
                     break
-                message = {"type": "http.response.body", "body": piece, "more_body": True}
-                if not sent_now(message):
-                    await send(message)
+                if not piece_now(piece, True):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             else:
                 await answer.wait()
             piece = answer.take()
@@ -347,9 +346,8 @@ class Call:
         accepted = self._stages.after_response.submit(self.exchange(Outcome.COMPLETE))
         if accepted is not None:
             await accepted
-        message = {"type": "http.response.body", "body": piece or b"", "more_body": False}
-        if not sent_now(message):
-            await send(message)
+        if not piece_now(piece or b"", False):
+            await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
 
     async def fail(self, error: StewardError) -> None:
         """Ends the call that cannot go on: its exchange is handed over, and the caller told or cut."""
@@ -412,7 +410,7 @@ class Call:
 
     def exchange(self, outcome: Outcome, error: StewardError | None = None, told: bool = False) -> Exchange:
         """What is known of the call now. Only for a call that was admitted."""
-        assert self.caller is not None and self.route is not None and self._head is not None
+        assert self.caller is not None and self.route is not None and self.head is not None
         answer, tags = self._answer, self._tags
         status = error.status if told and error is not None else (answer.status if answer is not None else None)
         return Exchange(
@@ -426,7 +424,7 @@ class Call:
             timings=Timings(self._sent_us, self._head_us, self._first_us, self._last_us),
             request=self._request.body(),
             response=self._response.body(),
-            request_headers=kept(self._head.end_to_end),
+            request_headers=self.head.kept,
             response_headers=kept(answer.headers) if answer is not None else [],
             query=kept_query(self.query),
             tags=tags.tags,
@@ -470,6 +468,6 @@ def _outcome(error: StewardError, told: bool) -> Outcome:
 _NO_EXTENSIONS: dict[str, Any] = {}
 
 
-def _never(message: Message) -> bool:
+def _never(*said: object) -> bool:
     """On servers that are not ours, nothing is sent without a turn of the loop."""
     return False

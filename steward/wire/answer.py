@@ -15,7 +15,7 @@ import httptools
 
 from steward.errors import UpstreamBadAnswer, UpstreamBroke
 from steward.exchange import Headers
-from steward.wire.headers import end_to_end, read_lines
+from steward.wire.headers import HOP_BY_HOP, OUR_PREFIX, PLAIN_CONNECTION, closes, end_to_end, read_lines
 
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FIELDS = 500
@@ -23,6 +23,8 @@ MAX_INTERIM = 8
 _CONTINUE = 100
 _SWITCHING = 101
 _FIRST_FINAL = 200
+_LENGTH_DIGITS = 18
+_ONCE = (b"content-length", b"transfer-encoding")
 _NO_BODY = frozenset({204, 304})
 
 _START_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\x00]*+)?\r\n")
@@ -112,14 +114,14 @@ class AnswerReader:
     def _one_head(self, data: bytes, end: int) -> None:
         """The head that ends before `end`."""
         start = _START_LINE.match(data)
-        fields = None if start is None else read_lines(data[start.end() : end - 2])
+        lines = b"" if start is None else data[start.end() : end - 2]
+        fields = read_lines(lines)
         if start is None or fields is None or len(fields) > MAX_FIELDS or end > MAX_HEAD_BYTES:
             raise UpstreamBadAnswer
         status = int(start[2])
         if status >= _FIRST_FINAL:
-            self._frame(fields, status)
-            self._keeps_alive = self._keeps_alive and start[1] == b"1"
-            self.headers = end_to_end(fields)
+            self._keeps_alive = start[1] == b"1"
+            self.headers = self._frame(fields, lines, status)
             self.status = status
             self.head_known = True
             return
@@ -128,31 +130,30 @@ class AnswerReader:
         if status == _SWITCHING or self._interim > MAX_INTERIM:
             raise UpstreamBadAnswer
 
-    def _frame(self, fields: Headers, status: int) -> None:
-        """How the end will be told. Anything but one length, or `chunked` alone, or neither, is refused."""
-        length: int | None = None
-        chunked = False
-        keeps_alive = True
-        for name, value in fields:
-            if name == b"content-length":
-                if length is not None or not value.isdigit() or len(value) > 18:
-                    raise UpstreamBadAnswer
-                length = int(value)
-            elif name == b"transfer-encoding":
-                if chunked or value.lower() != b"chunked":
-                    raise UpstreamBadAnswer
-                chunked = True
-            elif name == b"connection":
-                keeps_alive = keeps_alive and value.lower().find(b"close") < 0
-        if chunked and length is not None:
+    def _frame(self, fields: Headers, lines: bytes, status: int) -> Headers:
+        """How the end will be told, and the fields that go on. One length, or `chunked` alone, or neither."""
+        named = dict(fields)
+        repeats = len(named) != len(fields)
+        if repeats and any([item[0] for item in fields].count(name) > 1 for name in _ONCE):
+            raise UpstreamBadAnswer
+        length, coding = named.get(b"content-length"), named.get(b"transfer-encoding")
+        if coding is not None and (length is not None or coding.lower() != b"chunked"):
+            raise UpstreamBadAnswer
+        if length is not None and (not length.isdigit() or len(length) > _LENGTH_DIGITS):
             raise UpstreamBadAnswer
         if self._is_head or status in _NO_BODY:
-            length = 0
-        elif chunked:
+            self.length = 0
+        elif length is not None:
+            self.length = self._left = int(length)
+        elif coding is not None:
             self._chunks = _Chunks(self.pieces)
-        self.length = length
-        self._left = length or 0
-        self._keeps_alive = keeps_alive
+        ours = lines.lower().find(OUR_PREFIX) >= 0
+        if HOP_BY_HOP.isdisjoint(named) and not ours:
+            return fields
+        self._keeps_alive = self._keeps_alive and not closes(fields)
+        if ours or repeats or named.get(b"connection", b"close") not in PLAIN_CONNECTION:
+            return end_to_end(fields)
+        return [item for item in fields if item[0] not in HOP_BY_HOP]
 
     def _body(self, data: bytes) -> None:
         if self._chunks is not None:
@@ -187,13 +188,14 @@ class _Chunks:
         self.leftover = False
         self._barren_bytes = 0
         """Octets since the last piece: of sizes, extensions, trailers."""
-        self._tail = b""
+        self._last = b""
+        """At least the last five octets."""
         self._parser = httptools.HttpResponseParser(self)
         self._parser.feed_data(_CHUNKS_FOLLOW)
 
     def feed(self, data: bytes) -> None:
         """Takes octets. Raises UpstreamBadAnswer."""
-        self._tail = data[-5:] if len(data) > 4 else (self._tail + data)[-5:]
+        self._last = data if len(data) > 4 else self._last[-5:] + data
         self._barren_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -203,7 +205,8 @@ class _Chunks:
             self.leftover = True
         if self.ended:
             # The blank line that ends it, and not one line end more: the parser would skip those without a word.
-            self.leftover = self.leftover or not self._tail.endswith(_END) or self._tail[:1] in b"\r\n"
+            tail = self._last[-5:]
+            self.leftover = self.leftover or not tail.endswith(_END) or tail[:1] in (b"\r", b"\n")
         elif self._barren_bytes > MAX_HEAD_BYTES:
             raise UpstreamBadAnswer
 

@@ -65,7 +65,8 @@ KEPT_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 KEPT_QUERY = frozenset({b"alt", b"api-version", b"beta", b"stream"})
 """The query parameters kept beside the path."""
 
-_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_STAYS = [b"keep-alive"]
 _KEPT_VALUE_MAX = 1_024
 _KEPT_NAME_MAX = 64
 
@@ -87,11 +88,27 @@ class CallerHead:
     expects_continue: bool = False
     may_leak: bool = False
     """What looks like a key of ours stands somewhere besides `X-Majordomo-Key`: perhaps where it must not."""
+    kept: Headers = field(default_factory=list, repr=False)
+    """Those that an Exchange may hold."""
 
     @property
     def has_body(self) -> bool:
         """Whether octets may follow the head."""
         return self.chunked or bool(self.length)
+
+    def with_length(self, length: int) -> CallerHead:
+        """The same head before a body of another length."""
+        return CallerHead(
+            self.end_to_end,
+            self.majordomo,
+            self.credentials,
+            self.key,
+            length,
+            self.chunked,
+            self.expects_continue,
+            self.may_leak,
+            self.kept,
+        )
 
 
 def check(fields: Headers, error: type[BadRequest] | type[UpstreamBadAnswer]) -> bytes:
@@ -129,6 +146,7 @@ def read_caller_head(headers: Headers, lines: bytes | None = None) -> CallerHead
         head.length = _length(named[b"content-length"])
     if not _RARE.isdisjoint(named):
         _note_rare(head, headers, named)
+    head.kept = kept(head.end_to_end)
     return head
 
 
@@ -184,10 +202,19 @@ def read_lines(lines: bytes) -> Headers | None:
     return fields
 
 
+def closes(headers: Headers) -> bool:
+    """Whether the connection ends with this message."""
+    lists = [value for name, value in headers if name == b"connection"]
+    return bool(lists) and (lists != _STAYS) and any(b"close" in _words(value) for value in lists)
+
+
+def _words(value: bytes) -> list[bytes]:
+    return [token.strip().lower() for token in value.split(b",")]
+
+
 def _tokens(value: bytes) -> frozenset[bytes]:
     """The field names that `Connection` lists, but for those that are ours or mean the connection itself."""
-    names = {token.strip().lower() for token in value.split(b",")}
-    return frozenset(names - {b"close", b"keep-alive", b""} - OURS_UPSTREAM)
+    return frozenset(_words(value)) - {b"close", b"keep-alive", b""} - OURS_UPSTREAM
 
 
 def from_provider(headers: Headers) -> Headers:
@@ -209,7 +236,7 @@ def end_to_end(headers: Headers) -> Headers:
 
 def _without_named(passed: Headers, headers: Headers) -> Headers:
     """What is left once the fields that `Connection` lists are gone too."""
-    lists = [value for name, value in headers if name == b"connection" and value not in _PLAIN_CONNECTION]
+    lists = [value for name, value in headers if name == b"connection" and value not in PLAIN_CONNECTION]
     if not lists:
         return passed
     named = frozenset[bytes]().union(*map(_tokens, lists))
