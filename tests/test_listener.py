@@ -136,6 +136,74 @@ def test_octet_by_octet_it_arrives_the_same(loop: str) -> None:
                 pass
 
 
+ODD = {
+    "plain": request(),
+    "no length": request(body=None),
+    "an empty body": request(body=b""),
+    "more than its length": request() + b"x",
+    "less than its length": request()[:-1],
+    "a second request": request() + request(b"/echo?second"),
+    "two lengths": request(b"/echo", b"Content-Length: 5"),
+    "a length and chunks": request(b"/echo", b"Transfer-Encoding: chunked"),
+    "a length in hexadecimal": request(b"/echo", b"Content-Length: 0x2", body=None),
+    "a tab in a length": request(b"/echo", b"Content-Length:\t0", body=None),
+    "a length with a sign": request(b"/echo", b"Content-Length: +0", body=None),
+    "a field twice": request(b"/echo", b"X-A: 1", b"X-A: 2"),
+    "keep-alive": request(b"/echo", b"Connection: keep-alive"),
+    "keep-alive and more": request(b"/echo", b"Connection: keep-alive, x-a", b"X-A: 1"),
+    "close": request(b"/echo", CLOSE),
+    "space around a value": request(b"/echo", b"X-A: \t 1 \t", b"X-B:2", b"X-C:"),
+    "a folded line": request(b"/echo", b"X-A: 1", b" 2"),
+    "a space in a name": request(b"/echo", b"X-A : 1"),
+    "no colon": request(b"/echo", b"X-A"),
+    "LF in a value": request(b"/echo", b"X-A: 1\nX-B: 2"),
+    "CR in a value": request(b"/echo", b"X-A: 1\rX-B: 2"),
+    "NUL in a value": request(b"/echo", b"X-A: 1\x002"),
+    "latin-1 in a name": request(b"/echo", b"X-\xe9: 1"),
+    "a fragment": request(b"/echo#x"),
+    "a tab in the target": request(b"/echo\t"),
+    "latin-1 in the target": request(b"/echo\xe9"),
+    "another version": request(version=b"1.2"),
+    "an unknown method": request(method=b"BREW"),
+    "HEAD": request(method=b"HEAD", body=None),
+    "CONNECT": request(b"x:443", method=b"CONNECT", body=None),
+    "not HTTP": b"\x16\x03\x01\x00\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_in_one_piece_or_in_two_it_is_the_same_request(name: str) -> None:
+    """A request that is plainly whole is read without the parser; nobody can tell, and nothing can be hidden so.
+
+    On a connection that has served already, as it is in its second piece that an attacker's request would come.
+    """
+    arrived = threading.Semaphore(0)
+
+    class Counting(listener(LIMITS)):  # type: ignore[misc]
+        """Tells when something was read."""
+
+        def data_received(self, data: bytes) -> None:
+            """As it is, and told."""
+            super().data_received(data)
+            arrived.release()
+
+    def heard(port: int, *pieces: bytes) -> bytes:
+        with connect(port) as sock:
+            sock.sendall(request(b"/echo", b"X-First: 1"))
+            served = until(sock, b"}")
+            assert arrived.acquire(timeout=WITHIN_S)
+            for each in pieces[:-1]:
+                sock.sendall(each)
+                assert arrived.acquire(timeout=WITHIN_S)
+            sock.sendall(pieces[-1])
+            sock.shutdown(socket.SHUT_WR)
+            return served + rest(sock)
+
+    with house(http=Counting) as (running, _):
+        octets = ODD[name]
+        assert heard(running.port, octets) == heard(running.port, octets[:1], octets[1:])
+
+
 def test_cuts_change_nothing(port: int) -> None:
     """Five requests on one connection, cut anywhere."""
     octets = b"".join(HEADS[name][0] for name in ("plain", "in chunks", "no body", "trailers")) + request(

@@ -11,6 +11,8 @@ import hashlib
 import hmac
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ from steward.exchange import LOCAL_ORG, Dialect, Exchange, Intent, Operation, Or
 from steward.forward import Pool, PoolLimits
 from steward.listener import Listener, ListenerLimits, listener
 from steward.ports import ApiKey
-from steward.proxy import OUR_PATHS, Proxy, Receive, Scope, Send, Stages
+from steward.proxy import OUR_PATHS, Chance, Proxy, Receive, Scope, Send, Stages
 from steward.refusals import Refusals
 from steward.rewrite import KeyedHash
 from steward.words import Secret
@@ -1210,3 +1212,21 @@ def test_elsewhere_a_caller_leaves_his_upload(patient_stock: House) -> None:
     eventually(lambda: seen_of(house, canary).cut, within_s=1.0)
     assert not seen_of(house, canary).whole
     assert house.exchange().outcome is Outcome.CLIENT_CANCELLED
+
+
+def test_chance_gives_nothing_twice() -> None:
+    """Octets come from the system in larger pieces."""
+    chance = Chance()
+    given = [chance(10) for _ in range(2_000)]
+    assert len(set(given)) == len(given)
+    assert {len(each) for each in given} == {10}
+    assert len(chance(10_000)) == 10_000
+
+
+def test_a_copy_of_the_process_draws_its_own_chance() -> None:
+    code = (
+        "import os, sys; from steward.proxy import Chance; chance = Chance(); chance(10); child = os.fork(); "
+        "print(chance(10).hex(), flush=True); os._exit(0) if not child else os.waitpid(child, 0)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout.split()
+    assert len(said) == len(set(said)) == 2

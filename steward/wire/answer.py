@@ -137,10 +137,12 @@ class AnswerReader:
         if repeats and any([item[0] for item in fields].count(name) > 1 for name in _ONCE):
             raise UpstreamBadAnswer
         length, coding = named.get(b"content-length"), named.get(b"transfer-encoding")
-        if coding is not None and (length is not None or coding.lower() != b"chunked"):
+        if coding is not None and (length is not None or coding.strip(b" \t").lower() != b"chunked"):
             raise UpstreamBadAnswer
-        if length is not None and (not length.isdigit() or len(length) > _LENGTH_DIGITS):
-            raise UpstreamBadAnswer
+        if length is not None:
+            length = length.strip(b" \t")
+            if not length.isdigit() or len(length) > _LENGTH_DIGITS:
+                raise UpstreamBadAnswer
         if self._is_head or status in _NO_BODY:
             self.length = 0
         elif length is not None:

@@ -38,6 +38,11 @@ class KnownHeads:
     def __init__(self) -> None:
         self._known: dict[tuple[int, bytes], _Known] = {}
 
+    @property
+    def entries(self) -> int:
+        """How many are remembered."""
+        return len(self._known)
+
     def read(self, lines: bytes, max_fields: int) -> tuple[Headers, CallerHead] | None:
         """All fields, and the same taken apart; None for a head that is not plain: it is read with more care.
 
