@@ -262,6 +262,8 @@ class Exchange:
     claude_session_name: str | None = field(default=None, repr=False)
     error: str | None = None
     """Code of our own error, when the answer was ours."""
+    bodies_shed: bool = False
+    """The queue had no room for the bodies: the row says `shed`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,74 @@ class AfterResponse(Protocol):
         """Settles or keeps all it accepted, within the host's grace."""
 
 
+@dataclass(slots=True, eq=False)
+class Handed:
+    """One thing that waits to be settled, as its queue hands it out."""
+
+    item: Exchange | Intent
+    """An `Intent` alone: the process that relayed the call died before its end."""
+    recorded: bool = False
+    """Its row is in the ledger; its body waits."""
+    size_bytes: int = 0
+    """What it takes in the queue, bodies included."""
+    token: object = None
+    """The queue's own mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much a queue holds."""
+
+    items: int = 0
+    """Calls that are not settled, those in flight not counted."""
+    size_bytes: int = 0
+    oldest_s: float = 0.0
+    """Age of the oldest call that is not settled; 0 when there is none."""
+    bodies: int = 0
+    """Of the items, those whose row is in the ledger and whose body waits for its store."""
+    set_aside: int = 0
+    """Exchanges and bodies in quarantine."""
+    lost: int = 0
+    """Records known to be missing: octets that were cut or overwritten."""
+
+
+class Settled(Protocol):
+    """The other end of a durable `AfterResponse`: what waits is handed out until it is said to be done.
+
+    One taker at a time. What was handed out and not said done when the process dies is handed out again.
+    """
+
+    def take(self, most: int, most_bytes: int) -> list[Handed]:
+        """What has no row yet, oldest first: at most so many, and no more octets unless the first alone has more.
+
+        Handed out once, until `later` gives it back. Empty when nothing waits. Never waits itself.
+        """
+
+    def take_bodies(self, most: int, most_bytes: int) -> list[Handed]:
+        """The same of those whose row is in and whose body waits (`recorded`)."""
+
+    def done(self, handed: Sequence[Handed]) -> None:
+        """Settled for good; on disk before it returns. Its files are closed and given back."""
+
+    def later(self, handed: Sequence[Handed], recorded: bool) -> None:
+        """Not now. `recorded`: the row is in (on disk before it returns) and `take_bodies` hands it out from now on.
+
+        Lets go of what it held in memory.
+        """
+
+    def set_aside(self, handed: Handed, code: str) -> None:
+        """Poison: this one alone goes to the quarantine, whole, with the code why; it is not handed out again."""
+
+    def keep_body(self, handed: Handed, code: str) -> None:
+        """The store refused it for good: its row says `failed`, its octets go to the quarantine's bodies."""
+
+    def depth(self) -> Depth:
+        """How much waits. Cheap: asked every second."""
+
+    def close(self) -> None:
+        """Gives back what it holds open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
     """One body object to store. `key` stands below the store's prefix."""
