@@ -87,8 +87,13 @@ class Settings:
     no_proxy: tuple[str, ...]
     ssl_cert_file: Path | None
     steward_admin_token: Secret[str] | None
-    after_response: Literal["inline"]
+    after_response: Literal["inline", "spool"]
     after_response_budget_s: float
+    spool_dir: Path
+    spool_max_bytes: int
+    spool_full: Literal["shed-bodies", "reject"]
+    spool_flush_interval_s: float
+    body_retry_for_s: float
     body_store: Destination | None
     capture: Literal["full", "metadata"]
     capture_max_bytes: int

@@ -139,6 +139,14 @@ def existing_file(given: str) -> Path:
     return path
 
 
+def folder(given: str) -> Path:
+    """A folder named from the root: what it is then does not hang on where a command was started."""
+    path = Path(given)
+    if not path.is_absolute() or ".." in path.parts or path == Path("/"):
+        raise ValueError("not a folder that is named from the root, such as /var/lib/steward/spool")
+    return Path(text(given))
+
+
 def certificate_file(given: str) -> Path:
     """A file that is there and holds at least one PEM certificate."""
     path = existing_file(given)

@@ -75,8 +75,16 @@ WRONG = [
     ("STEWARD_ADMIN_TOKEN", "CANARY"),
     ("STEWARD_ADMIN_TOKEN", "t" * 31),
     ("STEWARD_ADMIN_TOKEN", "t" * 31 + " "),
-    ("AFTER_RESPONSE", "spool"),
+    ("AFTER_RESPONSE", "CANARY"),
     ("AFTER_RESPONSE_BUDGET", "CANARY"),
+    ("SPOOL_DIR", "CANARY"),
+    ("SPOOL_DIR", "/"),
+    ("SPOOL_DIR", "/var/lib/../CANARY"),
+    ("SPOOL_DIR", "/CANARY\n"),
+    ("SPOOL_MAX_BYTES", "1MiB"),
+    ("SPOOL_FULL", "CANARY"),
+    ("SPOOL_FLUSH_INTERVAL", "0"),
+    ("BODY_RETRY_FOR", "forever"),
     ("BODY_STORE_URL", "CANARY"),
     ("BODY_STORE_URL", "http://bucket/prefix"),
     ("CAPTURE", "CANARY"),
@@ -126,7 +134,10 @@ def test_nothing_set_gives_the_defaults_of_the_design() -> None:
     assert settings.capture_max_bytes == 256 * 1024 * 1024
     assert (settings.key_stale_ttl_s, settings.key_max_inflight) == (3600, 0)
     assert (settings.shutdown_delay_s, settings.shutdown_grace_s) == (5, 30)
-    assert (settings.after_response, settings.capture, settings.body_store) == ("inline", "full", None)
+    assert (settings.after_response, settings.capture, settings.body_store) == ("spool", "full", None)
+    assert (settings.spool_dir, settings.spool_max_bytes) == (Path("/var/lib/steward/spool"), 8 << 30)
+    assert (settings.spool_full, settings.spool_flush_interval_s) == ("shed-bodies", 0.05)
+    assert settings.body_retry_for_s == 24 * 3600
     assert settings.pricing_remote_url.startswith("https://")
     assert settings.pricing_refresh_interval_s == 6 * 3600
     assert settings.origins["openai"] == Origin("https", "api.openai.com", 443)

@@ -119,7 +119,8 @@ def test_a_certificate_file_holds_certificates(tmp_path: Path) -> None:
 
 PARSERS: list[Callable[[str], object]] = [
     *(values.duration(0, 10), values.size(0, 10), values.whole(0, 10), values.choice("a"), values.text, values.secret),
-    *(values.encryption_key, values.admin_token, values.existing_file, values.certificate_file, values.host),
+    *(values.encryption_key, values.admin_token, values.existing_file, values.certificate_file, values.folder),
+    values.host,
     *(
         values.postgres_host,
         values.feed_url,
