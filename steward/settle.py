@@ -35,10 +35,18 @@ class Settling:
     exchange: Exchange
     record: Record
     body: BodyObject | None = None
+    refused: str | None = None
+    """What the store said when it last refused the body: trying again soon does not help."""
+    broken: bool = False
+    """No object can be built of what was captured, now or later."""
 
     def close(self) -> None:
         """Gives back the files of the exchange and of its object."""
         _give_back(self.exchange)
+        self.let_go_of_object()
+
+    def let_go_of_object(self) -> None:
+        """Gives back the object alone. Safe to call twice."""
         if self.body is not None:
             self.body.close()
             self.body = None
@@ -91,8 +99,8 @@ class Settler:
                 _give_back(exchange)
         return settling
 
-    def meter(self, exchange: Exchange) -> Settling:
-        """Tokens, cost and the row so far; says the call's one line."""
+    def meter(self, exchange: Exchange, again: bool = False) -> Settling:
+        """Tokens, cost and the row so far; says the call's one line, unless it is metered `again`."""
         metered = meter(exchange)
         book = self._prices()
         cost = None
@@ -104,7 +112,8 @@ class Settler:
         )
         record = row(exchange, metered, cost, known)
         record = replace(record, body_state=self._first_state(exchange))
-        log.call(exchange, metered, cost, record.model, record.body_state)
+        if not again:
+            log.call(exchange, metered, cost, record.model, record.body_state)
         return Settling(exchange, record)
 
     def intent(self, intent: Intent) -> Record:
@@ -124,18 +133,31 @@ class Settler:
     def _first_state(self, exchange: Exchange) -> BodyState:
         if self._store is None or exchange.route.secretive:
             return BodyState.NONE
-        return BodyState.PENDING if self._keep_bodies else BodyState.OFF
+        if not self._keep_bodies:
+            return BodyState.OFF
+        return BodyState.SHED if exchange.bodies_shed else BodyState.PENDING
 
     def store(self, settling: Sequence[Settling]) -> None:
         """Puts the bodies that wait: each row becomes `stored` or `failed`, or stays `pending` when to try again.
 
-        One that cannot be built is `failed`, alone. Files of exchanges stay open.
+        One that cannot be built or is refused is `failed`, alone. Files of exchanges stay open.
         """
         waiting = [each for each in settling if each.record.body_state is BodyState.PENDING]
         for at in range(0, len(waiting), _OBJECTS_AT_ONCE):
-            self._store_some(waiting[at : at + _OBJECTS_AT_ONCE])
+            some = waiting[at : at + _OBJECTS_AT_ONCE]
+            self.put(some)
+            for each in some:
+                if each.broken:
+                    give_up(each, BodyState.FAILED)
+                elif each.refused is not None:
+                    each.record = replace(each.record, body_state=BodyState.FAILED)
+                    each.let_go_of_object()
 
-    def _store_some(self, settling: Sequence[Settling]) -> None:
+    def put(self, settling: Sequence[Settling]) -> None:
+        """Puts these bodies once, all at a time, for who can wait: each row becomes `stored` or stays `pending`.
+
+        Of those that stay, `refused` and `broken` say why it may be for good.
+        """
         assert self._store is not None
         puts: list[tuple[Settling, Put]] = []
         for each in settling:
@@ -146,16 +168,13 @@ class Settler:
                 continue
             except Exception as exc:  # what was captured of this one cannot be read, now or later
                 log.error("body_not_built", exc, id=each.record.id)
-                give_up(each, BodyState.FAILED)
+                each.broken = True
                 continue
             each.body = body
             puts.append((each, Put(object_key(each.exchange), body.source, body.sha256, body.size_bytes)))
         results = self._store.put_many([put for _, put in puts])
         for (each, put), result in zip(puts, results, strict=True):
-            each.record = _with_body(each.record, put, result)
-            if each.body is not None and each.record.body_state is not BodyState.PENDING:
-                each.body.close()
-                each.body = None
+            _take_result(each, put, result)
 
     def record(self, records: Sequence[Record]) -> list[Refused]:
         """One statement for the batch. A row that is refused is said, alone. Raises LedgerUnavailable, SchemaTooOld."""
@@ -165,23 +184,26 @@ class Settler:
         return refused
 
 
-def _with_body(record: Record, put: Put, result: PutResult) -> Record:
-    if result.ref is not None:
-        ref = result.ref
-        return replace(
-            record,
-            body_state=BodyState.STORED,
-            body_key=ref.key,
-            body_url=ref.url,
-            body_sha256=ref.sha256,
-            body_bytes=ref.size_bytes,
-        )
-    event = "body_refused" if result.refused else "body_not_stored_yet"
-    if result.code is not None:
-        log.say(event, logging.WARNING, id=record.id, vendor_code=result.code)
-    else:
-        log.say(event, logging.WARNING, id=record.id)
-    return replace(record, body_state=BodyState.FAILED) if result.refused else record
+def _take_result(settling: Settling, put: Put, result: PutResult) -> None:
+    ref = result.ref
+    if ref is None:
+        settling.refused = (result.code or "refused") if result.refused else None
+        event = "body_refused" if result.refused else "body_not_stored_yet"
+        if result.code is not None:
+            log.say(event, logging.WARNING, id=settling.record.id, vendor_code=result.code)
+        else:
+            log.say(event, logging.WARNING, id=settling.record.id)
+        return
+    settling.refused = None
+    settling.record = replace(
+        settling.record,
+        body_state=BodyState.STORED,
+        body_key=ref.key,
+        body_url=ref.url,
+        body_sha256=ref.sha256,
+        body_bytes=ref.size_bytes,
+    )
+    settling.let_go_of_object()
 
 
 def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool) -> Record:

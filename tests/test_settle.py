@@ -446,6 +446,53 @@ def test_what_is_given_up_is_said_in_the_row_and_given_back() -> None:
     assert it.row(settling.exchange).body_state is BodyState.SHED
 
 
+def test_a_put_alone_leaves_the_verdict_to_who_can_wait(said: Said) -> None:
+    it = House()
+    call = a_call()
+    settling = it.settler.meter(call)
+    it.bodies.fail(StoreRefused)
+    it.settler.put([settling])
+    assert (settling.record.body_state, settling.refused) == (BodyState.PENDING, "store_refused")
+    it.bodies.fail(StoreUnavailable)
+    it.settler.put([settling])
+    assert (settling.record.body_state, settling.refused) == (BodyState.PENDING, None)
+    it.bodies.fail(None)
+    it.settler.put([settling])
+    assert (settling.record.body_state, settling.body) == (BodyState.STORED, None)
+    assert it.object(settling.record)["response"]["body"] == ANSWER
+
+
+def test_a_body_that_cannot_be_built_keeps_its_exchange_for_who_sets_it_aside() -> None:
+    it = House()
+    gone, whole = on_disk(b"{}"), on_disk(b"{}")
+    file = gone.file
+    assert file is not None
+    settling = it.settler.meter(replace(a_call(), request=_BrokenLater(file=file), response=whole))
+    file.close()
+    it.settler.put([settling])
+    assert (settling.broken, settling.record.body_state) == (True, BodyState.PENDING)
+    assert whole.file is not None and not whole.file.closed
+    settling.close()
+
+
+def test_metering_again_says_nothing_again(said: Said) -> None:
+    it = House()
+    call = a_call()
+    first, again = it.settler.meter(call), it.settler.meter(call, again=True)
+    assert first.record == again.record
+    assert said.events() == ["call"]
+
+
+def test_bodies_for_which_the_queue_had_no_room_are_shed_in_the_row() -> None:
+    it = House()
+    shed = a_call(bodies_shed=True)
+    row = it.settled(shed)
+    assert (row.body_state, row.body_key, it.bodies.objects) == (BodyState.SHED, None, {})
+    assert row.input_tokens == 1000
+    assert House(keep_bodies=False).settled(shed).body_state is BodyState.OFF
+    assert House(bodies=False).settled(shed).body_state is BodyState.NONE
+
+
 class _Unreadable(Body):
     """A body that breaks on every look."""
 
