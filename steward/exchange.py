@@ -8,7 +8,7 @@ Nouns are frozen, but for the four that are made anew for every call while the c
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -198,7 +198,10 @@ class Body:
         """Octets kept, at most `size_bytes`."""
         if self.file is None:
             return len(self.data)
-        return os.fstat(self.file.fileno()).st_size
+        at = self.file.tell()
+        size = self.file.seek(0, io.SEEK_END)
+        self.file.seek(at)
+        return size
 
     def close(self) -> None:
         """Gives the file back. Safe to call twice."""
