@@ -6,7 +6,6 @@ It opens no file and holds no record: a backlog of a million calls must fit besi
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -40,6 +39,7 @@ class Index:
         self._intents = array("q")
         self._states = bytearray()
         self._also: dict[int, list[int]] = {}
+        self._beside: dict[int, int] = {}
         self._first = {State.WAITS: 0, State.BODY_WAITS: 0}
         self._head = 0
         self.waiting_bytes = 0
@@ -61,13 +61,23 @@ class Index:
             self.waiting_bytes += size
         return place
 
+    def has_beside(self, place: int, size: int) -> None:
+        """Octets of the record's bodies in files of their own."""
+        if size and self._states[place] != State.DONE:
+            self._beside[place] = size
+            self.waiting_bytes += size
+
     def offset(self, place: int) -> int:
         """Where the record stands in its segment."""
         return self._offsets[place]
 
     def size(self, place: int) -> int:
-        """Octets of the record."""
+        """Octets of the record in its segment."""
         return self._sizes[place]
+
+    def weight(self, place: int) -> int:
+        """Octets of the record and of its bodies in files of their own."""
+        return self._sizes[place] + self._beside.get(place, 0)
 
     def intent(self, place: int) -> int:
         """Where the record's intent stands in the same segment; NONE when it does not."""
@@ -100,7 +110,7 @@ class Index:
         if self._states[place] == State.DONE:
             return []
         self._states[place] = State.DONE
-        self.waiting_bytes -= self._sizes[place]
+        self.waiting_bytes -= self._sizes[place] + self._beside.pop(place, 0)
         return [self._offsets[place], *self._also.pop(place, ())]
 
     def fall_back(self, place: int, size: int) -> bool:
@@ -112,7 +122,7 @@ class Index:
         if intent == NONE:
             return False
         self._also.setdefault(place, []).append(self._offsets[place])
-        self.waiting_bytes += size - self._sizes[place]
+        self.waiting_bytes += size - self._sizes[place] - self._beside.pop(place, 0)
         self._offsets[place], self._sizes[place], self._intents[place] = intent, size, NONE
         self._states[place] = State.OUT
         self.give_back(place, recorded=False)
@@ -132,7 +142,3 @@ class Index:
         while self._head < end and states[self._head] == State.DONE:
             self._head += 1
         return None if self._head == end else self._times_ms[self._head]
-
-    def handed_out(self) -> Iterator[int]:
-        """Places a taker has in hand."""
-        return (place for place, state in enumerate(self._states) if state in {State.OUT, State.BODY_OUT})

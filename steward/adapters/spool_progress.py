@@ -14,14 +14,14 @@ import struct
 import zlib
 from collections.abc import Iterable
 from enum import IntEnum
-from pathlib import Path
 from typing import Final
+
+from steward.adapters.spool_files import Folder
 
 ENTRY_BYTES: Final = 16
 _ENTRY: Final = struct.Struct(">QB3x")
 _CRC: Final = struct.Struct(">I")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Mark(IntEnum):
@@ -58,18 +58,19 @@ def marks(octets: bytes) -> dict[int, Mark]:
 class Progress:
     """One segment's progress file. Made when the first mark is written; one writer at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, relay: Folder, name: str) -> None:
+        self._relay = relay
+        self._name = name
         self._unsaved = b""
         self._aligned = False
 
     def load(self) -> dict[int, Mark]:
         """The marks on disk; none when there is no file. Raises OSError when it cannot be read (a link, say)."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | _FLAGS)
+            handle = self._relay.open(self._name)
         except FileNotFoundError:
             return {}
-        with os.fdopen(descriptor, "rb") as file:
+        with os.fdopen(handle, "rb") as file:
             return marks(file.read())
 
     def write(self, new: Iterable[tuple[int, Mark]]) -> bool:
@@ -90,37 +91,28 @@ class Progress:
             raise
         self._unsaved = b""
         if made:
-            _sync_folder(self._path.parent)
+            self._relay.sync()
         return True
 
     def remove(self) -> None:
         """The file goes; nothing happens when there is none."""
-        self._path.unlink(missing_ok=True)
+        self._relay.remove(self._name)
 
     def _append(self, octets: bytes) -> bool:
         """Whether the file was made by this. Not kept open: a long backlog has many segments."""
         try:
-            descriptor, made = os.open(self._path, os.O_RDWR | os.O_APPEND | _FLAGS), False
+            handle, made = self._relay.open(self._name, append=True), False
         except FileNotFoundError:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
-            made = True
+            handle, made = self._relay.create(self._name, append=True), True
         try:
             if not self._aligned:
-                size = os.fstat(descriptor).st_size
-                os.ftruncate(descriptor, size - size % ENTRY_BYTES)
+                size = os.fstat(handle).st_size
+                os.ftruncate(handle, size - size % ENTRY_BYTES)
                 self._aligned = True
             view = memoryview(octets)
             while view:
-                view = view[os.write(descriptor, view) :]
-            os.fdatasync(descriptor)
+                view = view[os.write(handle, view) :]
+            os.fdatasync(handle)
         finally:
-            os.close(descriptor)
+            os.close(handle)
         return made
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
