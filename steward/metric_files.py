@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import orjson
@@ -24,6 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from steward import log
 from steward.metric_names import MOST_SETS, OTHER, TABLE, Metric
 
 _PLACES = 256
@@ -50,19 +51,23 @@ class Board:
             self._place = None
 
     def add(self, metric: Metric, labels: tuple[str, ...] = (), by: float = 1.0) -> None:
-        """Counts. Labels stand in the metric's order; beyond its sets they become `other`."""
-        with self._lock:
-            self._mine().add(metric, labels, by)
+        """Counts. Labels stand in the metric's order; beyond its sets they become `other`. Never raises."""
+        self._do(_Place.add, metric, labels, by)
 
     def put(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
-        """Sets a gauge."""
-        with self._lock:
-            self._mine().put(metric, labels, value)
+        """Sets a gauge. Never raises."""
+        self._do(_Place.put, metric, labels, value)
 
     def observe(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        """One value of a histogram, in its unit."""
+        """One value of a histogram, in its unit. Never raises."""
+        self._do(_Place.observe, metric, labels, value)
+
+    def _do(self, what: _Way, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         with self._lock:
-            self._mine().observe(metric, labels, value)
+            try:
+                what(self._mine(), metric, labels, value)
+            except Exception as exc:  # a defect of ours: what is counted is worth more than its number
+                log.error("metrics_failed", exc)
 
     def _mine(self) -> _Place:
         if self._place is None:
@@ -155,6 +160,9 @@ class _Place:
             path = None if self._held is None else self._folder / f"{kind}_{self._number}.db"
             self._sheets[kind] = _Sheet(path, _ROOM_BYTES[kind.split("_")[0]])
         return self._sheets[kind]
+
+
+_Way = Callable[[_Place, Metric, tuple[str, ...], float], None]
 
 
 class _Sheet:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steward import errors, log
+from steward import errors
 from steward import metric_names as names
 from steward.errors import SettingError, StewardError
 from steward.exchange import BodyState, Cost, ErrorCode, Exchange, Metered, Operation, Record
 from steward.metric_files import Board, prepared_board, temporary_board
-from steward.ports import Depth
+from steward.ports import Depth, PutResult
 
 NONE = "none"
 """What a label says where there is nothing to say."""
@@ -53,8 +54,11 @@ def prepare(folder: Path | None) -> Board:
 class CallMetrics:
     """What settle counts. From the metering step alone, so that it goes on while database and store are away."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board | None = None) -> None:
+        """None: nobody asks, and nothing is counted."""
         self._board = board
+        if board is None:
+            return
         _begin(board, names.ROWS, BodyState)
         _begin(board, names.PUTS, ("stored", "refused", "unavailable"))
         _begin(board, names.LEDGER_WRITES, ("written", "failed"))
@@ -62,15 +66,11 @@ class CallMetrics:
         board.add(names.POISONED, by=0)
 
     def count(self, exchange: Exchange, metered: Metered, cost: Cost | None, record: Record) -> None:
-        """One call, once. Never raises: the call is not worth less than its number."""
-        try:
-            self._count(exchange, metered, cost, record)
-        except Exception as exc:
-            log.error("metrics_failed", exc, id=record.id)
-
-    def _count(self, exchange: Exchange, metered: Metered, cost: Cost | None, record: Record) -> None:
+        """One call, once."""
+        if self._board is None:
+            return
         add, provider, model = self._board.add, record.provider, record.model or NONE
-        self._ended(record)
+        self._ended(self._board, record)
         code = exchange.error or metered.error
         if code is not None:
             add(names.ERRORS, (provider, _code(code)))
@@ -96,30 +96,38 @@ class CallMetrics:
 
     def interrupted(self, record: Record) -> None:
         """A call of which nothing but its beginning is known, once it is sure that there is no more."""
-        self._ended(record)
+        if self._board is not None:
+            self._ended(self._board, record)
 
-    def _ended(self, record: Record) -> None:
+    @staticmethod
+    def _ended(board: Board, record: Record) -> None:
         status = str(record.status_code) if record.status_code in _STATUSES else NONE
-        self._board.add(names.CALLS, (record.provider, record.model or NONE, status, str(record.outcome)))
+        board.add(names.CALLS, (record.provider, record.model or NONE, status, str(record.outcome)))
 
     def poisoned(self) -> None:
         """One exchange was set aside, alone."""
-        self._board.add(names.POISONED)
+        if self._board is not None:
+            self._board.add(names.POISONED)
 
-    def put(self, result: str) -> None:
-        """The store `stored` or `refused` a body, or was `unavailable`."""
-        self._board.add(names.PUTS, (result,))
+    def put(self, result: PutResult) -> None:
+        """One try to store a body."""
+        if self._board is not None:
+            said = "stored" if result.ref is not None else "refused" if result.refused else "unavailable"
+            self._board.add(names.PUTS, (said,))
 
-    def written(self, records: Iterable[Record], refused: int) -> None:
+    def written(self, records: Sequence[Record], refused: int) -> None:
         """One statement of the ledger went through; so many of its rows were refused."""
+        if self._board is None:
+            return
         self._board.add(names.LEDGER_WRITES, ("written",))
         self._board.add(names.ROWS_REFUSED, by=refused)
-        for record in records:
-            self._board.add(names.ROWS, (str(record.body_state),))
+        for state, count in Counter(str(record.body_state) for record in records).items():
+            self._board.add(names.ROWS, (state,), count)
 
     def not_written(self) -> None:
         """One statement of the ledger did not."""
-        self._board.add(names.LEDGER_WRITES, ("failed",))
+        if self._board is not None:
+            self._board.add(names.LEDGER_WRITES, ("failed",))
 
 
 class QueueMetrics:

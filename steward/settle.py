@@ -14,8 +14,10 @@ from datetime import timedelta
 
 from steward import egress, log
 from steward.body_object import BodyObject, build, object_key
+from steward.errors import LedgerFault
 from steward.exchange import BodyState, Cost, Exchange, Intent, Metered, Operation, Outcome, Record, UsageSource
 from steward.meter import meter
+from steward.metrics import CallMetrics
 from steward.ports import BodyStore, Ledger, Put, PutResult, Refused
 from steward.price import PriceBook
 from steward.providers import TEMPLATES
@@ -68,12 +70,18 @@ class Settler:
     """The stages after the last byte, with what they need. Each stage may have a thread of its own."""
 
     def __init__(
-        self, ledger: Ledger, store: BodyStore | None, prices: Callable[[], PriceBook], keep_bodies: bool = True
+        self,
+        ledger: Ledger,
+        store: BodyStore | None,
+        prices: Callable[[], PriceBook],
+        keep_bodies: bool = True,
+        metrics: CallMetrics | None = None,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._prices = prices
         self._keep_bodies = keep_bodies
+        self.metrics = metrics or CallMetrics()
 
     def settle(self, batch: Sequence[Exchange]) -> list[Settling]:
         """All stages for a batch. Rows whose body the store could not take now come back `pending`, files open.
@@ -96,11 +104,12 @@ class Settler:
                 settling.append(self.meter(exchange))
             except Exception as exc:
                 log.error("exchange_poisoned", exc, id=exchange.id)
+                self.metrics.poisoned()
                 _give_back(exchange)
         return settling
 
     def meter(self, exchange: Exchange, again: bool = False) -> Settling:
-        """Tokens, cost and the row so far; says the call's one line, unless it is metered `again`."""
+        """Tokens, cost and the row so far; says the call's one line and counts it, unless it is metered `again`."""
         metered = meter(exchange)
         book = self._prices()
         cost = None
@@ -114,6 +123,7 @@ class Settler:
         record = replace(record, body_state=self._first_state(exchange))
         if not again:
             log.call(exchange, metered, cost, record.model, record.body_state)
+            self.metrics.count(exchange, metered, cost, record)
         return Settling(exchange, record)
 
     def intent(self, intent: Intent) -> Record:
@@ -175,12 +185,18 @@ class Settler:
         results = self._store.put_many([put for _, put in puts])
         for (each, put), result in zip(puts, results, strict=True):
             _take_result(each, put, result)
+            self.metrics.put(result)
 
     def record(self, records: Sequence[Record]) -> list[Refused]:
         """One statement for the batch. A row that is refused is said, alone. Raises LedgerUnavailable, SchemaTooOld."""
-        refused = self._ledger.record(records)
+        try:
+            refused = self._ledger.record(records)
+        except LedgerFault:
+            self.metrics.not_written()
+            raise
         for row_refused in refused:
             log.say("row_refused", logging.ERROR, id=row_refused.id, sqlstate=row_refused.sqlstate)
+        self.metrics.written(records, len(refused))
         return refused
 
 
