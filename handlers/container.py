@@ -1,4 +1,4 @@
-"""The long-running container: what `steward serve` calls. One process, or a parent that keeps N relaying ones alive.
+"""The long-running container: what `steward serve` calls. One process, or a parent of relaying ones and a settling one.
 
 It knows sockets, signals and processes; what a call is, it leaves to the core.
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
-import logging
-import os
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 import uvloop
 
+from handlers.spool_folder import prepare
+from handlers.supervisor import SIGNALS, Child, StopTimes, Supervisor
 from steward import log
 from steward.app import create_app, create_ops_app
 from steward.errors import SettingError
@@ -32,28 +31,51 @@ from steward.version import VERSION
 from steward.wiring import Services, build, check
 
 BACKLOG = 2048
-_RESTART_PAUSE_S = 1.0
+SETTLER_DRAIN_S = 10.0
 _FIRST_MOMENT_S = 2.0
 _LAST_WORDS_S = 2.0
-_PR_SET_PDEATHSIG = 1
-_STOP_MARGIN_S = 20
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(settings: Settings) -> int:
     """Listens and relays until told to stop. Returns the exit code. Raises SettingError, also for a port in use."""
     check(settings)
+    spooled = settings.after_response == "spool"
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys and prompts (SECURITY F18)
     _raise_descriptor_limit()
     sockets = _Sockets(settings)
+    doubts = prepare(settings.spool_dir) if spooled else []
     facts: Facts = {"host": settings.host, "port": sockets.port, "workers": settings.workers, "version": VERSION}
     if sockets.ops_port is not None:
         facts["ops_port"] = sockets.ops_port
     log.say("listening", **facts)
-    log.setting_warnings(settings.warnings)
-    if settings.workers == 1:
+    log.setting_warnings([*settings.warnings, *doubts])
+    if settings.workers == 1 and not spooled:
         return run_process(settings, sockets)
-    return Supervisor(settings, sockets).run()
+    children = [Child(partial(run_process, settings, sockets), index) for index in range(settings.workers)]
+    if spooled:
+        children.append(Child(partial(_settle, settings, sockets), settles=True))
+    times = StopTimes(settings.shutdown_delay_s + settings.shutdown_grace_s, SETTLER_DRAIN_S)
+    return Supervisor(children, times, sockets.close).run()
+
+
+def settle_alone(settings: Settings) -> int:
+    """What `steward settle` calls: the settling process, without relaying ones. Raises SettingError."""
+    from handlers.settler import run_settler
+
+    check(settings)
+    doubts = prepare(settings.spool_dir)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _raise_descriptor_limit()
+    log.setting_warnings([*settings.warnings, *doubts])
+    return run_settler(settings)
+
+
+def _settle(settings: Settings, sockets: _Sockets) -> int:
+    """The settling process, beside the relaying ones; it accepts no connection."""
+    from handlers.settler import run_settler
+
+    sockets.close()
+    return run_settler(settings)
 
 
 class _Sockets:
@@ -183,7 +205,7 @@ class _Stopping:
     def signals(self) -> Iterator[None]:
         """While the process serves, signals come here."""
         loop = asyncio.get_running_loop()
-        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         for number in heard:
             loop.add_signal_handler(number, self._told)
         try:
@@ -211,90 +233,6 @@ class _Stopping:
     def _close(self) -> None:
         for server in self._servers:
             server.should_exit = True
-
-
-class Supervisor:
-    """The parent of N relaying processes: restarts what dies, passes signals on, reaps as PID 1 must."""
-
-    def __init__(self, settings: Settings, sockets: _Sockets) -> None:
-        self._settings = settings
-        self._sockets = sockets
-        self._workers: dict[int, int] = {}
-        self._stopping = False
-
-    def run(self) -> int:
-        """Until every worker has ended after a signal."""
-        for number in _SIGNALS:
-            signal.signal(number, self._told)
-        signal.signal(signal.SIGALRM, self._overdue)
-        for index in range(self._settings.workers):
-            self._start(index)
-        while self._workers:
-            self._reap()
-        return 0
-
-    def _told(self, number: int, frame: object) -> None:
-        """Passed on, every time: a worker knows the second one from the first."""
-        self._stopping = True
-        self._sockets.close()  # nobody here accepts: what stayed open would take connections and leave them hanging
-        settings = self._settings
-        signal.alarm(round(settings.shutdown_delay_s + settings.shutdown_grace_s) + _STOP_MARGIN_S)
-        self._send(signal.SIGTERM)
-
-    def _overdue(self, number: int, frame: object) -> None:
-        """A worker that does not end in its time is ended."""
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: signal.Signals) -> None:
-        for pid in list(self._workers):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _start(self, index: int) -> None:
-        # No signal between the fork and the note of it: a worker that nobody knows of is never told to end.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        parent = os.getpid()
-        pid = 0 if self._stopping else os.fork()
-        if pid:
-            self._workers[pid] = index
-        if pid or self._stopping:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            return
-        code = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            # Ctrl-C reaches all of a terminal's processes: the parent's word alone counts, else it would count twice.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            _end_with(parent)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            code = run_process(self._settings, self._sockets)
-        except BaseException as exc:  # a fork must never return into its parent's code
-            log.error("worker_failed", exc, worker=index)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
-    def _reap(self) -> None:
-        pid, status = os.waitpid(-1, 0)
-        index = self._workers.pop(pid, None)
-        if index is None:
-            return
-        if self._stopping:
-            return
-        log.say("worker_died", logging.ERROR, worker=index, pid=pid, status=os.waitstatus_to_exitcode(status))
-        time.sleep(_RESTART_PAUSE_S)
-        if not self._stopping:
-            self._start(index)
-
-
-def _end_with(parent: int) -> None:
-    """A worker whose parent was killed drains and ends, too: nobody would restart it, and it would keep the port."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_descriptor_limit() -> None:

@@ -55,20 +55,27 @@ async def _names_only(request: Request, exc: Exception) -> JSONResponse:
 def details(services: Services) -> dict[str, object]:
     """What an operator may know beyond the one word."""
     settings = services.settings
-    prices = services.prices.state
     return {
         "version": VERSION,
         "database": {"heard": services.authenticator.database_heard(), "host": settings.postgres_host},
         "keys_in_memory": services.authenticator.known_keys,
         "bodies": _bodies(settings.body_store),
-        "prices": {
-            "source": prices.source,
-            "last_try": prices.outcome,
-            "tried_at": prices.tried_at.isoformat() if prices.tried_at else None,
-            "fetched_at": prices.fetched_at.isoformat() if prices.fetched_at else None,
-            "held": [{"provider": held.provider, "model": held.model} for held in prices.held[:50]],
-        },
+        "prices": _prices(services),
         "origins": {name: origin.authority.decode("ascii") for name, origin in settings.origins.items()},
+    }
+
+
+def _prices(services: Services) -> dict[str, object] | None:
+    """None where another process prices."""
+    if services.prices is None:
+        return None
+    prices = services.prices.state
+    return {
+        "source": prices.source,
+        "last_try": prices.outcome,
+        "tried_at": prices.tried_at.isoformat() if prices.tried_at else None,
+        "fetched_at": prices.fetched_at.isoformat() if prices.fetched_at else None,
+        "held": [{"provider": held.provider, "model": held.model} for held in prices.held[:50]],
     }
 
 

@@ -25,14 +25,13 @@ from steward.version import VERSION
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
 _MAX_WORKERS = 64
-_CONNS_A_WORKER = 2
-"""One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
 
 _EXAMPLES = """\
 examples:
   steward migrate                          make or update the tables
   steward keys create --name checkout      make a key; its plaintext is shown once
   steward serve --workers 2                relay calls on PORT (7680)
+  steward settle                           settle what waits in SPOOL_DIR, beside a `serve` or without one
   steward demo                             the whole story on this machine, nothing to configure
   steward config                           every setting, and where it came from
 
@@ -40,6 +39,7 @@ Settings come from the environment and from .env; README.md lists them all.
 """
 _COMMAND_EXAMPLES = {
     "serve": ("steward serve --workers 2", "OPS_PORT=7681 BODY_STORE_URL=file:///var/lib/steward/bodies steward serve"),
+    "settle": ("steward settle", "SPOOL_DIR=/mnt/old-volume steward settle"),
     "migrate": ("steward migrate", "steward migrate --json"),
     "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
     "list": ("steward keys list", "steward keys list --json"),
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve = _command(commands, "serve", "Relay calls until told to stop.", _serve)
     serve.add_argument("--workers", type=_workers, metavar="N", help="relaying processes (default: WORKERS, 1)")
+    _command(commands, "settle", "Settle what waits in SPOOL_DIR until told to stop; `serve` does so itself.", _settle)
     migrate = _command(commands, "migrate", "Make or update the tables. Safe to repeat, and from two hosts.", _migrate)
     migrate.add_argument("--json", action="store_true", help="print an object")
     _keys_parser(commands)
@@ -176,13 +177,22 @@ def _uuid(text: str) -> UUID:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import serve
+    from steward.wiring import CONNS_A_RELAY
 
     if arguments.workers is not None:
         settings = dataclasses.replace(settings, workers=arguments.workers)
-    if settings.postgres_max_conns < _CONNS_A_WORKER * settings.workers:
-        least = _CONNS_A_WORKER * settings.workers
-        raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each")
+    settles = 1 if settings.after_response == "spool" else 0
+    least = CONNS_A_RELAY * settings.workers + settles
+    if settings.postgres_max_conns < least:
+        more = ", and one to settle" if settles else ""
+        raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each{more}")
     return serve(settings)
+
+
+def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
+    from handlers.container import settle_alone
+
+    return settle_alone(settings)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -34,8 +34,11 @@ from steward.words import Secret
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
+    from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
 
+CONNS_A_RELAY = 2
+"""One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
 MAINTENANCE_S = 6 * 3600.0
 MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
@@ -60,8 +63,8 @@ class Services:
     settings: Settings
     directory: Directory
     ledger: Ledger
-    store: BodyStore | None
-    prices: PriceFeed
+    prices: PriceFeed | None
+    """None where another process settles: nothing is priced here."""
     after_response: AfterResponse
     authenticator: Authenticator
     stages: Stages
@@ -85,7 +88,8 @@ class Services:
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
-        self.prices.start(self.settings.pricing_refresh_interval_s)
+        if self.prices is not None:
+            self.prices.start(self.settings.pricing_refresh_interval_s)
         for run in self.background:
             self.tasks.append(asyncio.ensure_future(_kept_running(run)))
 
@@ -116,7 +120,7 @@ async def _kept_running(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
 
 
-def open_database(settings: Settings) -> tuple[Engine, Keyring]:
+def open_database(settings: Settings, most_conns: int = 1) -> tuple[Engine, Keyring]:
     """The engine and the keyring, for the services and for the commands."""
     from steward.adapters.postgres_connection import PostgresAddress, open_engine
 
@@ -130,9 +134,21 @@ def open_database(settings: Settings) -> tuple[Engine, Keyring]:
         database=settings.postgres_db,
         sslmode=settings.postgres_sslmode,
         sslrootcert=str(rootcert) if rootcert else None,
-        max_conns=max(1, settings.postgres_max_conns // settings.workers),
+        max_conns=most_conns,
     )
     return open_engine(address), keyring
+
+
+def relay_conns(settings: Settings) -> int:
+    """Database connections of one relaying process: its share, or what keys and readiness need."""
+    if settings.after_response == "spool":
+        return CONNS_A_RELAY
+    return max(1, settings.postgres_max_conns // settings.workers)
+
+
+def settler_conns(settings: Settings) -> int:
+    """Database connections of the settling process: what the relaying ones leave it."""
+    return max(1, settings.postgres_max_conns - CONNS_A_RELAY * settings.workers)
 
 
 def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
@@ -163,56 +179,83 @@ def open_store(destination: Destination | None) -> BodyStore | None:
 
 
 def build(settings: Settings) -> Services:
-    """Puts a process together. Connects to nothing yet. Raises SettingError."""
-    from steward.adapters.inline import Inline, InlineLimits
+    """Puts a relaying process together. Connects to nothing yet. Raises SettingError."""
     from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
 
-    engine, keyring = open_database(settings)
+    engine, keyring = open_database(settings, relay_conns(settings))
     directory, ledger = PostgresDirectory(engine, keyring), PostgresLedger(engine)
-    store = open_store(settings.body_store)
-    prices = open_prices(settings)
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full")
-    after_response = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
     authenticator = Authenticator(directory, KeyLimits(stale_ttl_s=settings.key_stale_ttl_s))
     health = Health()
     credential = _CredentialKey(directory, health)
     upstreams = _Upstreams(settings)
+    after = _spooled(settings, keyring) if settings.after_response == "spool" else _inline(settings, ledger)
 
     def close() -> None:
-        prices.close()
-        if store is not None:
-            store.close()
+        after.close()
         engine.dispose()
 
     return Services(
         settings=settings,
         directory=directory,
         ledger=ledger,
-        store=store,
-        prices=prices,
-        after_response=after_response,
+        prices=after.prices,
+        after_response=after.port,
         authenticator=authenticator,
         stages=Stages(
             authenticator=authenticator,
             detector=Detector(),
             origins=dict(settings.origins),
             upstream=upstreams.of,
-            after_response=after_response,
+            after_response=after.port,
             credential_hash=credential.get,
             capture_max_bytes=settings.capture_max_bytes,
             key_max_inflight=settings.key_max_inflight,
         ),
         upstreams=upstreams.all,
         health=health,
-        background=(
-            authenticator.poll,
-            credential.learn,
-            partial(_watch_schema, ledger, health),
-            partial(_maintain, ledger.maintain),
-        ),
+        background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
         close=close,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """What takes calls over once they are relayed, and what else that needs."""
+
+    port: AfterResponse
+    prices: PriceFeed | None = None
+    background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    close: Callable[[], None] = lambda: None
+
+
+def _inline(settings: Settings, ledger: PostgresLedger) -> _After:
+    """Settled in this process."""
+    from steward.adapters.inline import Inline, InlineLimits
+
+    store = open_store(settings.body_store)
+    prices = open_prices(settings)
+    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full")
+    port = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
+
+    def close() -> None:
+        prices.close()
+        if store is not None:
+            store.close()
+
+    return _After(port, prices, (partial(maintain, ledger.maintain),), close)
+
+
+def _spooled(settings: Settings, keyring: Keyring) -> _After:
+    """Handed to the process that settles, by way of the disk."""
+    from steward.adapters.spool import Spool, SpoolLimits
+
+    limits = SpoolLimits(
+        max_bytes=settings.spool_max_bytes // settings.workers,
+        full=settings.spool_full,
+        flush_interval_s=settings.spool_flush_interval_s,
+    )
+    return _After(Spool(settings.spool_dir, keyring, limits))
 
 
 def open_prices(settings: Settings) -> PriceFeed:
@@ -325,7 +368,7 @@ async def _watch_schema(ledger: Ledger, health: Health) -> None:
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
 
 
-async def _maintain(maintain: Callable[[datetime], None]) -> None:
+async def maintain(maintain: Callable[[datetime], None]) -> None:
     """Keeps next month's partition made ahead."""
     while True:
         try:

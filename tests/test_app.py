@@ -42,7 +42,13 @@ def services() -> Iterator[Callable[..., Services]]:
     made: list[Services] = []
 
     def make(**given: str) -> Services:
-        environ = {"ENCRYPTION_KEY": KEY, "STEWARD_ADMIN_TOKEN": TOKEN, "PRICING_REMOTE_URL": "", **given}
+        environ = {
+            "ENCRYPTION_KEY": KEY,
+            "STEWARD_ADMIN_TOKEN": TOKEN,
+            "PRICING_REMOTE_URL": "",
+            "AFTER_RESPONSE": "inline",
+            **given,
+        }
         made.append(build(load(environ, None)))
         return made[-1]
 

@@ -92,6 +92,7 @@ def environ_of(database: Database, **more: str) -> dict[str, str]:
         "POSTGRES_USER": address.user,
         "POSTGRES_DB": address.database,
         "PRICING_REMOTE_URL": "",
+        "AFTER_RESPONSE": "inline",
         **more,
     }
 
@@ -112,7 +113,7 @@ def ended(process: subprocess.Popen[bytes]) -> Said:
 # help and version
 
 COMMANDS = (
-    *((), ("serve",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
+    *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("config",), ("demo",), ("version",)),
 )
 

@@ -29,7 +29,16 @@ from steward.exchange import LOCAL_ORG, Intent
 from steward.forward import Pool
 from steward.ports import BodyStore, Directory
 from steward.settings import Settings, load
-from steward.wiring import Services, build, open_database, open_directory, open_store, price_book
+from steward.wiring import (
+    Services,
+    build,
+    open_database,
+    open_directory,
+    open_store,
+    price_book,
+    relay_conns,
+    settler_conns,
+)
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.postgres import KEYRING, Database, address_of
@@ -42,7 +51,7 @@ OTHER_KEY = bytes(range(1, 33)).hex()
 
 def settings(database: Database | None = None, /, **given: str) -> Settings:
     """As from an environment that holds nothing else."""
-    environ = {"ENCRYPTION_KEY": ENCRYPTION_KEY, "PRICING_REMOTE_URL": "", **given}
+    environ = {"ENCRYPTION_KEY": ENCRYPTION_KEY, "PRICING_REMOTE_URL": "", "AFTER_RESPONSE": "inline", **given}
     if database is not None:
         address = database.address
         environ |= {"POSTGRES_HOST": address.host, "POSTGRES_PORT": str(address.port)}
@@ -117,6 +126,7 @@ print(json.dumps(sorted({"boto3", "botocore", "google.cloud.storage", "steward.a
 
     def imported(**given: str) -> list[str]:
         environ = {"ENCRYPTION_KEY": ENCRYPTION_KEY, "POSTGRES_HOST": "db.example.com", **given}
+        environ.setdefault("AFTER_RESPONSE", "inline")
         command = [sys.executable, "-c", program, json.dumps(environ)]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert ran.returncode == 0, ran.stderr
@@ -168,11 +178,17 @@ def test_an_alias_file_that_is_none_is_one_line_that_names_it(tmp_path: Path) ->
         build(found)
 
 
-def test_the_database_gets_the_connections_of_the_setting_shared_by_the_workers() -> None:
+def test_the_database_gets_the_connections_of_the_setting_shared_by_the_processes() -> None:
+    """Inline, the relaying ones have all; with the spool two each, and the settling one the rest."""
     for most, workers, each in ((10, 1, 10), (10, 3, 3), (10, 10, 1), (2, 64, 1)):
-        engine, _ = open_database(settings(POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers)))
+        found = settings(POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers))
+        assert relay_conns(found) == each
+        engine, _ = open_database(found, relay_conns(found))
         assert engine.pool.size() == each  # type: ignore[attr-defined]
         engine.dispose()
+    for most, workers, rest in ((10, 1, 8), (10, 4, 2), (9, 4, 1), (2, 64, 1)):
+        found = settings(AFTER_RESPONSE="spool", POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers))
+        assert (relay_conns(found), settler_conns(found)) == (2, rest)
 
 
 def test_calls_go_through_the_egress_proxy_but_for_hosts_that_are_spared() -> None:

@@ -1,0 +1,175 @@
+"""The parent of the processes, in processes of its own: who is restarted, who is told when, who is ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.servers.steward import REPOSITORY
+from tests.servers.waiting import eventually
+
+WITHIN_S = 30.0
+
+PROGRAM = """
+import os, signal, sys, threading
+from handlers.supervisor import Child, StopTimes, Supervisor
+from steward import log
+
+log.configure()
+kinds = sys.argv[1].split()
+times = StopTimes(*map(float, sys.argv[2:5]))
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def child(kind, index):
+    def run():
+        heard = []
+        def told(number, frame):
+            heard.append(number)
+            say(kind, index, "told", len(heard), signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, told)
+        say(kind, index, "started", os.getpid())
+        if kind == "fails":
+            raise ValueError("CANARY")
+        while len(heard) < {"stubborn": 99, "patient": 2}.get(kind, 1):
+            signal.pause()
+        say(kind, index, "ends")
+        return 0
+    return Child(run, index, settles=kind == "settler")
+
+say("parent", os.getpid())
+made = [child(kind, index) for index, kind in enumerate(kinds)]
+code = Supervisor(made, times, lambda: say("closed")).run()
+say("over", code)
+"""
+
+
+class Family:
+    """One parent with children of these kinds, its words in a file."""
+
+    def __init__(self, folder: Path, kinds: str, relays_s: float = 60, beyond_s: float = 60) -> None:
+        self._words = folder / "words"
+        self._log = folder / "log"
+        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "-c", PROGRAM, kinds, str(relays_s), "60", str(beyond_s)]
+        with self._words.open("wb") as out, self._log.open("wb") as err:
+            self.process = subprocess.Popen(command, env=environ, cwd="/", stdout=out, stderr=err)
+
+    def said(self) -> list[str]:
+        return self._words.read_text().splitlines()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def pids(self, kind: str) -> list[int]:
+        """Of every child of that kind that ever started."""
+        return [int(found[1]) for line in self.said() if (found := re.fullmatch(rf"{kind} \d+ started (\d+)", line))]
+
+    def waits_for(self, line: str, times: int = 1) -> None:
+        eventually(lambda: sum(line in each for each in self.said()) >= times, WITHIN_S)
+
+    def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def ends(self) -> list[str]:
+        """Well, and with nobody left; what was said."""
+        assert self.process.wait(WITHIN_S) == 0, self.log()
+        lives = [int(pid) for line in self.said() if (pid := line.partition("started ")[2])]
+        assert not [pid for pid in lives if psutil.pid_exists(pid)]
+        assert self.said()[-1] == "over 0"
+        return self.said()
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Callable[..., Family]]:
+    made: list[Family] = []
+
+    def start(*args: object, **kwargs: object) -> Family:
+        made.append(Family(tmp_path, *args, **kwargs))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield start
+    for each in made:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_settling_process_is_told_once_all_others_have_ended(
+    family: Callable[..., Family], number: signal.Signals
+) -> None:
+    """And what only children shall hold on to is let go of first."""
+    running = family("relay relay settler")
+    running.waits_for("started", 3)
+    running.tell(number)
+    said = [line for line in running.ends() if "started" not in line and "parent" not in line]
+    assert said[0] == "closed"
+    assert said[-3:] == ["settler 2 told 1 True", "settler 2 ends", "over 0"]
+    assert set(said[1:5]) == {f"relay {index} {word}" for index in (0, 1) for word in ("told 1 True", "ends")}
+    assert "died" not in running.log()
+
+
+def test_what_dies_is_restarted_and_said(family: Callable[..., Family]) -> None:
+    running = family("relay settler")
+    for kind in ("relay", "settler"):
+        running.waits_for(f"{kind} ")
+        eventually(lambda kind=kind: len(running.pids(kind)) == 1, WITHIN_S)  # type: ignore[misc]
+        os.kill(running.pids(kind)[0], signal.SIGKILL)
+        eventually(lambda kind=kind: len(running.pids(kind)) == 2, WITHIN_S)  # type: ignore[misc]
+    running.tell()
+    running.ends()
+    assert running.log().count('"worker_died"') == running.log().count('"settler_died"') == 1
+    assert '"status":-9' in running.log()
+
+
+def test_a_child_that_fails_says_no_words_and_is_tried_again(family: Callable[..., Family]) -> None:
+    running = family("fails settler")
+    running.waits_for("fails 0 started", 2)
+    running.waits_for("settler 1 started")
+    running.tell()
+    running.ends()
+    assert '"worker_failed"' in running.log() and '"ValueError"' in running.log()
+    assert "CANARY" not in running.log()
+
+
+def test_a_second_signal_is_passed_on_to_those_that_run(family: Callable[..., Family]) -> None:
+    running = family("relay patient settler")
+    running.waits_for("started", 3)
+    running.tell()
+    running.waits_for("patient 1 told 1")
+    running.waits_for("relay 0 ends")
+    assert not [line for line in running.said() if "settler" in line and "told" in line]
+    running.tell()
+    said = running.ends()
+    assert "patient 1 told 2 True" in said
+    assert said.index("patient 1 ends") < said.index("settler 2 told 1 True")
+
+
+def test_who_does_not_end_in_time_is_ended(family: Callable[..., Family]) -> None:
+    running = family("stubborn settler", relays_s=0.1, beyond_s=0.1)
+    running.waits_for("started", 2)
+    running.tell()
+    said = running.ends()
+    assert "stubborn 0 told 1 True" in said
+    assert "stubborn 0 ends" not in said
+    assert said[-2] == "settler 1 ends"
+
+
+def test_a_parent_that_is_killed_tells_its_children(family: Callable[..., Family]) -> None:
+    running = family("relay settler")
+    running.waits_for("started", 2)
+    running.process.kill()
+    running.process.wait()
+    running.waits_for("ends", 2)
+    pids = [*running.pids("relay"), *running.pids("settler")]
+    eventually(lambda: not [pid for pid in pids if psutil.pid_exists(pid)], WITHIN_S)
