@@ -17,7 +17,7 @@ $(shell for name in $(VENVS); do stamp=.venv/$$name/made-here; \
 	[ ! -e $$stamp ] || { [ "$$(cat $$stamp)" = '$(CURDIR)' ] && .venv/$$name/bin/python -c '' >/dev/null 2>&1; } || rm -f $$stamp; \
 	done)
 
-.PHONY: help demo test lint bench lock tools clean python
+.PHONY: help demo test lint faults soak bench lock tools clean python
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +36,12 @@ lint: .venv/lint/made-here .venv/test/made-here ## ruff, mypy --strict, import-l
 	@.venv/lint/bin/ruff format --check --quiet .
 	@.venv/lint/bin/mypy --python-executable .venv/test/bin/python steward handlers migrations
 	@.venv/lint/bin/lint-imports --no-logo
+
+faults: .venv/test/made-here ## the long cases of what dies and what is lost, half an hour; ARGS="-k words" for some
+	@.venv/test/bin/python -m pytest tests/faults -m faults -rA --no-header $(ARGS)
+
+soak: .venv/test/made-here ## ten minutes of load: memory and descriptors of every process, printed, and flat
+	@.venv/test/bin/python -m tests.faults.soak $(ARGS)
 
 bench: .venv/test/made-here tools ## throughput and added latency, against nginx where wrk and nginx are found
 	@.venv/test/bin/python -m tests.bench $(ARGS)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from steward.adapters.postgres_local import LocalPostgres
+from tests.faults.bucket import Bucket
 from tests.faults.loop_thread import LoopThread
 from tests.faults.scene import Scene
+from tests.servers.stores import S3Server
 
 
 @pytest.fixture
@@ -21,14 +24,27 @@ def loop_thread() -> Iterator[LoopThread]:
 
 
 @pytest.fixture
+def bucket(loop_thread: LoopThread, s3_server: S3Server) -> Iterator[Bucket]:
+    """A bucket of the test's own, behind its gate."""
+    made = Bucket(loop_thread, s3_server)
+    yield made
+    made.end()
+
+
+@pytest.fixture
 def make_scene(
     loop_thread: LoopThread, tmp_path: Path, postgres_server: LocalPostgres
 ) -> Iterator[Callable[..., Scene]]:
-    """Makes one scene: `make_scene(SETTING="value")`, on the shared PostgreSQL and the files store, unless told."""
+    """Makes a scene: `make_scene(SETTING="value")`, on the shared PostgreSQL and the files store unless told."""
+    numbers = count()
     with ExitStack() as undo:
 
-        def make(server: LocalPostgres | None = None, folder: Path | None = None, **settings: str) -> Scene:
-            scene = Scene(loop_thread, server or postgres_server, folder or tmp_path, settings)
+        def make(server: LocalPostgres | None = None, bucket: Bucket | None = None, **settings: str) -> Scene:
+            folder = tmp_path / f"scene-{next(numbers)}"
+            folder.mkdir()
+            read = None if bucket is None else bucket.read
+            told = settings if bucket is None else {**bucket.settings, **settings}
+            scene = Scene(loop_thread, server or postgres_server, folder, told, read)
             undo.callback(scene.end)
             return scene
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from tests.faults.loop_thread import paced
+from tests.faults.loop_thread import paced, say
 
 _PIECE = 65_536
 
@@ -65,7 +65,7 @@ class Gate:
             while piece := await reader.read(_PIECE):
                 if self.delay_s:
                     await paced(self.delay_s)
-                writer.write(piece)
+                say(writer, piece)
                 await writer.drain()
             writer.write_eof()
 
@@ -130,20 +130,20 @@ class HttpGate:
         lines = (await reader.readuntil(b"\r\n\r\n"))[:-4].split(b"\r\n")
         fields = {line.partition(b":")[0].lower(): line.partition(b":")[2].strip() for line in lines[1:]}
         if b"expect" in fields:
-            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            say(writer, b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
         if self.delay_s:
             await paced(self.delay_s)
         if self.instead is not None:
             self.refused += 1
-            writer.write(self.instead.octets())
+            say(writer, self.instead.octets())
             await writer.drain()
             return True
         kept = [line for line in lines if line.partition(b":")[0].lower() not in (b"expect", b"connection")]
         there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
-            back.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body)
-            writer.write(await there.read(-1))
+            say(back, b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body)
+            say(writer, await there.read(-1))
             await writer.drain()
         finally:
             back.transport.abort()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from tests.faults.loop_thread import LoopThread, paced
+from tests.faults.loop_thread import LoopThread, paced, say
 from tests.faults.plays import CREDENTIAL, Kind, answered, asked
 
 _TICK_S = 0.01
@@ -194,7 +194,7 @@ class _Connection:
             f"X-Call: {call.number}\r\nX-Kind: {call.kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:
-            self._writer.write(head.encode() + body)
+            say(self._writer, head.encode() + body)
             await self._read(call, self._reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.drop()

@@ -28,6 +28,13 @@ async def paced(seconds: float) -> None:
         handle.cancel()
 
 
+def say(writer: asyncio.StreamWriter, octets: bytes) -> None:
+    """Writes to a peer. Raises ConnectionResetError when he is gone: uvloop's own word for that is RuntimeError."""
+    if writer.transport.is_closing():
+        raise ConnectionResetError
+    writer.write(octets)
+
+
 class LoopThread:
     """Runs until the block ends; then whatever still runs there is cancelled."""
 

@@ -5,6 +5,7 @@ It makes and ends things; what is done to them, and what must hold afterwards, e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
@@ -26,6 +27,8 @@ from tests.servers.waiting import eventually
 
 LOAD_WITHIN_S = 60.0
 ROUND_S = 3.0
+ROUND_CALLS = 50
+"""The least that a round must have served, so that there is something to lose."""
 
 
 class Scene:
@@ -60,6 +63,12 @@ class Scene:
         """Returns once so many more calls were served, however long that takes."""
         before = load.served
         eventually(lambda: load.served >= before + calls, LOAD_WITHIN_S)
+
+    def round(self, load: Load, seconds: float = ROUND_S, calls: int = ROUND_CALLS) -> None:
+        """Returns once the load has run so long, and so many more calls were served."""
+        until = time.monotonic() + seconds
+        self.serve(calls, load)
+        eventually(lambda: time.monotonic() >= until, seconds + LOAD_WITHIN_S)
 
     def settle(self, excused: Collection[BodyState] = (), within_s: float = account.WITHIN_S) -> Account:
         """Ends the loads, waits for the account, and asserts that it is clean."""

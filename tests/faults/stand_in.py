@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from tests.faults.loop_thread import paced
+from tests.faults.loop_thread import paced, say
 from tests.faults.plays import STREAMS, Kind, answered
 
 _JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -67,24 +67,24 @@ async def _answer(writer: asyncio.StreamWriter, number: int, kind: Kind) -> bool
     """False when the connection ends with it."""
     pieces = answered(number, kind)
     if kind in STREAMS:
-        writer.write(_SSE)
+        say(writer, _SSE)
         for at, piece in enumerate(pieces):
             if kind is Kind.RESET and at == len(pieces) // 2:
                 await writer.drain()
                 return False
-            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            say(writer, b"%x\r\n%b\r\n" % (len(piece), piece))
             await writer.drain()
             await paced(OPEN_PAUSE_S if kind is Kind.OPEN else EVENT_PAUSE_S)
-        writer.write(b"0\r\n\r\n")
+        say(writer, b"0\r\n\r\n")
         return True
     [body] = pieces
     head = _JSON % len(body)
     if kind is Kind.DRIP:
         for octet in body[:DRIPPED]:
-            writer.write(head + bytes((octet,)))
+            say(writer, head + bytes((octet,)))
             head = b""
             await paced(DRIP_PAUSE_S)
         body = body[DRIPPED:]
-    writer.write(head + body)
+    say(writer, head + body)
     await writer.drain()
     return True
