@@ -15,13 +15,15 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
-from steward import log
+from steward import log, metrics
 from steward.authenticate import Authenticator, KeyLimits
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.detect import Detector
 from steward.errors import KeyCheckUnavailable, LedgerFault, SchemaTooOld, SealBroken, SettingError
 from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
+from steward.metric_files import Board
+from steward.metrics import CallMetrics, QueueMetrics
 from steward.ports import AfterResponse, BodyStore, Directory, Ledger, Upstream
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
@@ -29,6 +31,7 @@ from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
+from steward.settling import RoundLimits, Rounds
 from steward.words import Secret
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ class Services:
     stages: Stages
     upstreams: tuple[Upstream, ...]
     health: Health
+    board: Board
+    """Where this process counts."""
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     """What runs until it is cancelled, or is done, while the process serves."""
     close: Callable[[], None]
@@ -178,8 +183,11 @@ def open_store(destination: Destination | None) -> BodyStore | None:
             return FilesBodyStore(destination)
 
 
-def build(settings: Settings) -> Services:
-    """Puts a relaying process together. Connects to nothing yet. Raises SettingError."""
+def build(settings: Settings, board: Board | None = None) -> Services:
+    """Puts a relaying process together. Connects to nothing yet. Raises SettingError.
+
+    `board`: where all processes of this Steward count; None: this one counts for itself.
+    """
     from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
 
@@ -189,7 +197,8 @@ def build(settings: Settings) -> Services:
     health = Health()
     credential = _CredentialKey(directory, health)
     upstreams = _Upstreams(settings)
-    after = _spooled(settings, keyring) if settings.after_response == "spool" else _inline(settings, ledger)
+    board = board or metrics.prepare(None)
+    after = _spooled(settings, keyring) if settings.after_response == "spool" else _inline(settings, ledger, board)
 
     def close() -> None:
         after.close()
@@ -214,6 +223,7 @@ def build(settings: Settings) -> Services:
         ),
         upstreams=upstreams.all,
         health=health,
+        board=board,
         background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
         close=close,
     )
@@ -229,13 +239,13 @@ class _After:
     close: Callable[[], None] = lambda: None
 
 
-def _inline(settings: Settings, ledger: PostgresLedger) -> _After:
+def _inline(settings: Settings, ledger: PostgresLedger, board: Board) -> _After:
     """Settled in this process."""
     from steward.adapters.inline import Inline, InlineLimits
 
     store = open_store(settings.body_store)
     prices = open_prices(settings)
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full")
+    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
     port = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
 
     def close() -> None:
@@ -256,6 +266,55 @@ def _spooled(settings: Settings, keyring: Keyring) -> _After:
         flush_interval_s=settings.spool_flush_interval_s,
     )
     return _After(Spool(settings.spool_dir, keyring, limits))
+
+
+@dataclass(frozen=True, slots=True)
+class SettlerServices:
+    """Everything the settling process runs on."""
+
+    rounds: Rounds
+    acquire: Callable[[], bool]
+    """Whether this process is the one that settles the spool, from now to its end. Never waits."""
+    maintain: Callable[[datetime], None]
+    """See PostgresLedger.maintain."""
+    prices: PriceFeed
+    queue_metrics: QueueMetrics
+    close: Callable[[], None]
+
+
+def build_settler(settings: Settings, board: Board | None = None) -> SettlerServices:
+    """Puts a settling process together. Connects to nothing yet. Raises SettingError.
+
+    `board`: as in `build`.
+    """
+    from steward.adapters.postgres_ledger import PostgresLedger
+    from steward.adapters.spool_reader import SpoolReader
+
+    engine, keyring = open_database(settings, settler_conns(settings))
+    ledger = PostgresLedger(engine)
+    store = open_store(settings.body_store)
+    prices = open_prices(settings)
+    board = board or metrics.prepare(None)
+    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
+    spool = SpoolReader(settings.spool_dir, keyring)
+    rounds = Rounds(spool, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s))
+
+    def close() -> None:
+        rounds.close()
+        spool.close()
+        prices.close()
+        if store is not None:
+            store.close()
+        engine.dispose()
+
+    return SettlerServices(
+        rounds=rounds,
+        acquire=spool.acquire,
+        maintain=ledger.maintain,
+        prices=prices,
+        queue_metrics=QueueMetrics(board, settings.spool_max_bytes),
+        close=close,
+    )
 
 
 def open_prices(settings: Settings) -> PriceFeed:
