@@ -91,6 +91,11 @@ class SealedWriter:
             self._beside = Beside(self._key, self._kept)
         return self._beside
 
+    def release(self) -> int:
+        """The descriptor of the finished file: whoever takes it closes it."""
+        descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
     def close(self) -> None:
         """Gives the descriptor back, and the file, too, unless it was finished. Safe to call twice."""
         if self._beside is None:

@@ -1,0 +1,254 @@
+"""Hands a relayed call to the disk, sealed, before anyone can know that it went or ended: from there nothing is lost.
+
+INTENT is the kernel's before the first byte goes to the provider, END (the whole exchange) before the piece that ends
+the answer is sent: what the kernel has survives `kill -9`, and a thread has the disk take it every flush interval. It
+has no buffer, parses and settles nothing, asks nobody else, and never fails or holds a caller but by `NotAccepted`,
+before anything was sent.
+
+On a full disk the bodies give way, never the record: an END without bodies takes what the reserve holds back, and no
+call begins until the reserve is whole again. Segments and files go when the settler is through with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import BinaryIO, NoReturn, cast
+from uuid import UUID
+
+from steward import log
+from steward.adapters.spool_files import RESERVE, new_relay, open_spool
+from steward.adapters.spool_flush import Flusher
+from steward.adapters.spool_room import Room, SpoolLimits
+from steward.adapters.spool_sealed import PIECE_BYTES, SealedWriter
+from steward.adapters.spool_segment import Reserve, SegmentWriter
+from steward.codec import Beside, Kept, encode_exchange, encode_intent
+from steward.errors import NotAccepted
+from steward.exchange import Body, Exchange, Intent
+from steward.seal import Keyring
+from steward.wire.frames import Kind
+
+__all__ = ["Spool", "SpoolLimits"]
+
+_INTENT, _END = int(Kind.INTENT), int(Kind.END)
+
+
+class Spool:
+    """AfterResponse by a folder of this process's own below SPOOL_DIR. Made after the fork: it starts a thread."""
+
+    shed = 0
+    """Calls whose bodies found no room."""
+    refused = 0
+    """Calls that were not begun, for want of room."""
+    lost = 0
+    """Ends that found none, not even in the reserve; they become `interrupted` once this process has ended."""
+
+    def __init__(self, folder: Path, keyring: Keyring, limits: SpoolLimits) -> None:
+        """Raises SettingError for a folder that is not fit, OSError when the disk is full or fails."""
+        self._limits = limits
+        self._keyring = keyring
+        self._room = Room(limits)
+        self._spool = open_spool(folder)
+        self._relay, self._owner = new_relay(self._spool)
+        self._reserve = Reserve(self._relay, limits.reserve_bytes)
+        self._segment = SegmentWriter(self._relay, keyring, 0)
+        self._weight = 0
+        self._ends_at = limits.segment_ends_at
+        self._closed = False
+        self._said_full = False
+        self._said_shed: set[UUID] = set()
+        self._shed_before = 0
+        self._flusher = Flusher(self._spool, self._relay, limits.flush_interval_s, self._look)
+        self._flusher.current = self._segment.descriptor
+        self._flusher.named = True
+        self._flusher.start()
+
+    def intend(self, intent: Intent) -> None:
+        """See ports.AfterResponse."""
+        if self._flusher.gone:
+            self._note_gone()
+        if self._closed or not self._reserve.whole or not self._takes_calls():
+            self._refuse()
+        try:
+            self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
+        except OSError as exc:
+            self._refuse(exc)
+
+    def submit(self, exchange: Exchange) -> None:
+        """See ports.AfterResponse: there is nothing to wait for."""
+        try:
+            self._submit(exchange)
+        except Exception as exc:  # whatever it is, the caller has his answer, and the call its intent
+            self.lost += 1
+            log.error("spool_end_lost", exc, id=exchange.id)
+
+    def spill(self, request_id: UUID, side: str, key_id: UUID) -> BinaryIO:
+        """See ports.AfterResponse: sealed from its first octet (SECURITY F12)."""
+        return cast(BinaryIO, SealedWriter(self._relay, request_id, side, self._room.spilling(key_id)))
+
+    async def close(self) -> None:
+        """What was accepted is on disk when this returns; the folder is the settler's from then on."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._flusher.stop)
+        self._reserve.close()
+        self._relay.remove(RESERVE)
+        os.close(self._segment.descriptor)
+        os.close(self._owner)
+        self._relay.close()
+        self._spool.close()
+
+    def _submit(self, exchange: Exchange) -> None:
+        request, response = exchange.request, exchange.response
+        asked, answered = request.data, response.data
+        bound = self._limits.beside_bytes
+        files = request.file is not None or response.file is not None
+        if files or len(asked) > bound or len(answered) > bound:
+            self._submit_large(exchange)
+            return
+        if self._closed:
+            raise OSError("the spool is closed")
+        key = exchange.caller.key_id.int
+        if not self._takes_body(key, len(asked) + len(answered)):
+            self._submit_bare(exchange)
+            return
+        try:
+            self._append(_END, exchange.id, key, encode_exchange(exchange, asked, answered))
+        except OSError:
+            self._submit_bare(exchange)
+
+    def _submit_large(self, exchange: Exchange) -> None:
+        """A side that is large, or in a file, gets (or has) a file of its own, complete before the record."""
+        files: list[SealedWriter] = []
+        request_body, response_body = exchange.request, exchange.response
+        key = exchange.caller.key_id.int
+        try:
+            request = self._beside(exchange, "q", request_body, files)
+            response = self._beside(exchange, "r", response_body, files)
+            inside = sum(len(each) for each in (request, response) if isinstance(each, bytes))
+            if self._closed or not self._takes_body(key, inside):
+                raise OSError(errno.EDQUOT, "the spool is full, or this key's part of it")
+            segment = self._append(_END, exchange.id, key, encode_exchange(exchange, request, response))
+        except OSError:
+            for file in files:
+                file.discard()
+            self._submit_bare(exchange)
+            return
+        for file in files:
+            self._room.spilt(segment, key, file.disk_bytes)
+            self._weight += file.disk_bytes
+            self._flusher.retired.append(file.release())
+        request_body.file = response_body.file = None
+        self._flusher.named = True
+
+    def _beside(self, exchange: Exchange, side: str, body: Body, files: list[SealedWriter]) -> Kept:
+        """The side's octets, or its finished file, which joins `files`. Raises OSError."""
+        if body.file is None and len(body.data) <= self._limits.beside_bytes:
+            return body.data
+        ours: object = body.file
+        if isinstance(ours, SealedWriter):
+            file = ours
+            files.append(file)
+        else:
+            file = SealedWriter(self._relay, exchange.id, side, self._room.spilling(exchange.caller.key_id))
+            files.append(file)
+            _copy(body, file)
+        beside: Beside = file.finish()
+        body.truncated = body.truncated or beside.size_bytes < body.size_bytes
+        return beside
+
+    def _submit_bare(self, exchange: Exchange) -> None:
+        """The record without its bodies, out of the reserve if need be. Raises OSError when that is spent, too."""
+        if self._closed:
+            exchange.request.close()
+            exchange.response.close()
+            raise OSError("the spool is closed")
+        self.shed += 1
+        key_id = exchange.caller.key_id
+        if key_id not in self._said_shed:
+            self._said_shed.add(key_id)
+            log.say("spool_bodies_shed", logging.WARNING, key=key_id)
+        exchange.bodies_shed = True
+        exchange.request.close()
+        exchange.response.close()
+        plain = encode_exchange(exchange, None, None)
+        while True:
+            try:
+                self._append(_END, exchange.id, key_id.int, plain)
+            except OSError:
+                if not self._reserve.spend():
+                    raise
+            else:
+                return
+
+    def _append(self, kind: int, request_id: UUID, key: int, plain: bytes) -> int:
+        """One frame more; the number of the segment it went to. Raises OSError: then nothing was appended."""
+        segment = self._segment
+        if segment.size + self._weight >= self._ends_at:
+            self._next_segment()
+            segment = self._segment
+        size = segment.append(kind, request_id.bytes, plain)
+        self._room.add(segment.number, key, size)
+        self._flusher.dirty = True
+        return segment.number
+
+    def _next_segment(self) -> None:
+        """A new one is begun; where it cannot be, the old one grows on."""
+        try:
+            following = SegmentWriter(self._relay, self._keyring, self._segment.number + 1)
+        except OSError as exc:
+            self._ends_at += self._limits.segment_ends_at  # and is tried again when it has grown so much more
+            log.error("spool_segment_failed", exc)
+            return
+        self._ends_at = self._limits.segment_ends_at
+        self._flusher.retired.append(self._segment.descriptor)
+        self._segment = following
+        self._weight = 0
+        self._flusher.current = following.descriptor
+        self._flusher.named = True
+        self._flusher.watched = frozenset(self._room.segments()) - {following.number}
+
+    def _takes_calls(self) -> bool:
+        self._room.others = self._flusher.others
+        return self._room.takes_calls()
+
+    def _takes_body(self, key: int, size: int) -> bool:
+        return size == 0 or self._room.takes_body(key, size)
+
+    def _note_gone(self) -> None:
+        gone, self._flusher.gone = self._flusher.gone, frozenset()
+        for number in gone:
+            self._room.gone(number)
+        self._flusher.watched = frozenset(self._room.segments()) - {self._segment.number}
+
+    def _refuse(self, exc: OSError | None = None) -> NoReturn:
+        self.refused += 1
+        if not self._said_full:
+            self._said_full = True
+            log.say("spool_full", logging.ERROR, bytes=self._room.used)
+        raise NotAccepted from exc
+
+    def _look(self) -> None:
+        """Now and then, in the flusher's thread: the reserve, and whether what was said once may be said again."""
+        self._reserve.restore()
+        if self._said_full and self._reserve.whole and self._room.takes_calls():
+            self._said_full = False
+        if self.shed == self._shed_before:
+            self._said_shed.clear()
+        self._shed_before = self.shed
+
+
+def _copy(body: Body, file: SealedWriter) -> None:
+    """A side that is in memory, or in a file that is not ours, which is given back. Raises OSError."""
+    if body.file is None:
+        file.write(body.data)
+        body.data = b""
+        return
+    body.file.seek(0)
+    while piece := body.file.read(PIECE_BYTES):
+        file.write(piece)
+    body.close()

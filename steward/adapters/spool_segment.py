@@ -1,0 +1,104 @@
+"""The segment that a relaying process appends to, and the octets it keeps back for a full disk.
+
+One frame is one `write(2)`: there is no buffer between a call and the kernel. It never leaves half a frame behind that
+it could cut off, and gives no number, which is the nonce, twice for octets that may have reached the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import Final
+
+from steward.adapters.spool_files import RESERVE, Folder, new_segment, segment_name
+from steward.seal import Keyring
+from steward.wire.frames import encode
+
+RESERVE_STEP_BYTES: Final = 256 * 1024
+
+
+class SegmentWriter:
+    """The newest segment of this process. Whoever closes its descriptor syncs it first."""
+
+    def __init__(self, folder: Folder, keyring: Keyring, number: int) -> None:
+        """Raises OSError when the segment cannot begin."""
+        header, self._seal = new_segment(keyring, folder.name, number)
+        self.number = number
+        self.size = 0
+        """Octets in the file."""
+        self._frames = 0
+        self.descriptor = folder.create(segment_name(number), append=True)
+        try:
+            self._write(header)
+        except OSError:
+            os.close(self.descriptor)
+            folder.remove(segment_name(number))
+            raise
+
+    def append(self, kind: int, request_id: bytes, plain: bytes) -> int:
+        """One sealed frame, in the kernel's hands when this returns; its length.
+
+        Raises OSError: then nothing was appended.
+        """
+        number = self._frames
+        frame = encode(kind, number, request_id, self._seal.seal(kind, number, request_id, plain))
+        self._write(frame)
+        self._frames = number + 1
+        return len(frame)
+
+    def _write(self, octets: bytes) -> None:
+        written = os.write(self.descriptor, octets)
+        if written != len(octets):
+            self._frames += 1  # what is cut off may have reached the disk
+            os.ftruncate(self.descriptor, self.size)
+            raise OSError(errno.ENOSPC, "the disk took a part")
+        self.size += written
+
+
+class Reserve:
+    """A file that holds octets back, so that the end of every call that began finds room on a full disk."""
+
+    def __init__(self, folder: Folder, size: int) -> None:
+        """Raises OSError when there cannot be such a file. One that has no room yet is not whole."""
+        self._descriptor = folder.create(RESERVE)
+        self._full = size
+        self._size = 0
+        self._lock = threading.Lock()
+        self.whole = False
+        """Nothing of it is spent."""
+        self.restore()
+
+    def spend(self) -> bool:
+        """Gives some octets to whoever writes next; False when none are left."""
+        with self._lock:
+            self.whole = False
+            if not self._size:
+                return False
+            self._size = max(0, self._size - RESERVE_STEP_BYTES)
+            os.ftruncate(self._descriptor, self._size)
+            return True
+
+    def restore(self) -> None:
+        """Makes it whole when the disk has room for it twice; else it stays as it is. For a thread that may wait."""
+        if self.whole:
+            return
+        disk = os.fstatvfs(self._descriptor)
+        if disk.f_bavail * disk.f_frsize < 2 * self._full - self._size:
+            return
+        with self._lock:
+            try:
+                os.posix_fallocate(self._descriptor, 0, max(1, self._full))
+            except OSError as exc:
+                os.ftruncate(self._descriptor, self._size)
+                if exc.errno not in _NO_ROOM:
+                    raise
+                return
+            self._size, self.whole = self._full, True
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        os.close(self._descriptor)
+
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
