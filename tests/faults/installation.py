@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
 import psutil  # type: ignore[import-untyped]
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
@@ -134,6 +133,10 @@ class Installation:
             assert self.process.wait(STOP_WITHIN_S) == 0, self.log.read_text()[-4000:]
         self._ended(pids)
 
+    def gone(self) -> None:
+        """Returns once every process has ended, whoever told it to."""
+        self._ended(self.tree())
+
     def _ended(self, pids: Sequence[int]) -> None:
         assert self.process is not None
         self.process.wait(STOP_WITHIN_S)
@@ -149,11 +152,9 @@ class Installation:
             self.kill_tree()
         self.engine.dispose()
 
-    def command(self, *arguments: str) -> Any:
-        """Another `steward` command on this installation, to its good end; what it prints as JSON."""
-        done = run_command(self.environ, *arguments)
-        assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
-        return orjson.loads(done.stdout) if "--json" in arguments else done.stdout
+    def reconcile(self, *options: str) -> int:
+        """`steward reconcile`: the exit code, 1 for a gap."""
+        return run_command(self.environ, "reconcile", *options).returncode
 
 
 def install(

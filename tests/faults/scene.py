@@ -64,6 +64,15 @@ class Scene:
         before = load.served
         eventually(lambda: load.served >= before + calls, LOAD_WITHIN_S)
 
+    def begin(self, calls: int, load: Load) -> None:
+        """Returns once so many more callers have the head of their answer."""
+        before = self._answered(load)
+        eventually(lambda: self._answered(load) >= before + calls, LOAD_WITHIN_S)
+
+    @staticmethod
+    def _answered(load: Load) -> int:
+        return sum(call.status == 200 for call in list(load.calls))
+
     def round(self, load: Load, seconds: float = ROUND_S, calls: int = ROUND_CALLS) -> None:
         """Returns once the load has run so long, and so many more calls were served."""
         until = time.monotonic() + seconds
