@@ -18,20 +18,21 @@ from functools import partial
 import uvicorn
 import uvloop
 
+from handlers.settler import DRAIN_S, run_settler
 from handlers.spool_folder import prepare
 from handlers.supervisor import SIGNALS, Child, StopTimes, Supervisor
-from steward import log
+from steward import log, metrics
 from steward.app import create_app, create_ops_app
 from steward.errors import SettingError
 from steward.listener import Listener, ListenerLimits, listener
 from steward.log_fields import Facts
+from steward.metric_files import Board
 from steward.proxy import Application
 from steward.settings import Settings
 from steward.version import VERSION
 from steward.wiring import Services, build, check
 
 BACKLOG = 2048
-SETTLER_DRAIN_S = 10.0
 _FIRST_MOMENT_S = 2.0
 _LAST_WORDS_S = 2.0
 
@@ -44,38 +45,35 @@ def serve(settings: Settings) -> int:
     _raise_descriptor_limit()
     sockets = _Sockets(settings)
     doubts = prepare(settings.spool_dir) if spooled else []
+    board = metrics.prepare(settings.spool_dir / "metrics" if spooled else None)
     facts: Facts = {"host": settings.host, "port": sockets.port, "workers": settings.workers, "version": VERSION}
     if sockets.ops_port is not None:
         facts["ops_port"] = sockets.ops_port
     log.say("listening", **facts)
     log.setting_warnings([*settings.warnings, *doubts])
     if settings.workers == 1 and not spooled:
-        return run_process(settings, sockets)
-    children = [Child(partial(run_process, settings, sockets), index) for index in range(settings.workers)]
+        return run_process(settings, sockets, board)
+    children = [Child(partial(run_process, settings, sockets, board), index) for index in range(settings.workers)]
     if spooled:
-        children.append(Child(partial(_settle, settings, sockets), settles=True))
-    times = StopTimes(settings.shutdown_delay_s + settings.shutdown_grace_s, SETTLER_DRAIN_S)
+        children.append(Child(partial(_settle, settings, sockets, board), settles=True))
+    times = StopTimes(settings.shutdown_delay_s + settings.shutdown_grace_s, DRAIN_S)
     return Supervisor(children, times, sockets.close).run()
 
 
 def settle_alone(settings: Settings) -> int:
     """What `steward settle` calls: the settling process, without relaying ones. Raises SettingError."""
-    from handlers.settler import run_settler
-
     check(settings)
     doubts = prepare(settings.spool_dir)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _raise_descriptor_limit()
     log.setting_warnings([*settings.warnings, *doubts])
-    return run_settler(settings)
+    return run_settler(settings, metrics.prepare(settings.spool_dir / "metrics"))
 
 
-def _settle(settings: Settings, sockets: _Sockets) -> int:
+def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:
     """The settling process, beside the relaying ones; it accepts no connection."""
-    from handlers.settler import run_settler
-
     sockets.close()
-    return run_settler(settings)
+    return run_settler(settings, board)
 
 
 class _Sockets:
@@ -108,16 +106,16 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
     return sock
 
 
-def run_process(settings: Settings, sockets: _Sockets) -> int:
+def run_process(settings: Settings, sockets: _Sockets, board: Board) -> int:
     """One relaying process, until a signal ends it. A signal that is ignored already stays so."""
     log.catch_crashes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, sockets))
+        return runner.run(_serve(settings, sockets, board))
 
 
-async def _serve(settings: Settings, sockets: _Sockets) -> int:
+async def _serve(settings: Settings, sockets: _Sockets, board: Board) -> int:
     asyncio.get_running_loop().set_exception_handler(log.loop_fault)
-    services = build(settings)
+    services = build(settings, board)
     await services.start()
     servers = [_server(settings, services, create_app(services))]
     listening = [[sockets.main]]

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from steward.api import health, pages
+from steward.api import health, metrics, pages
 from steward.api.operators import Doors
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.proxy import Application, Proxy
@@ -39,7 +39,9 @@ def own_routes(services: Services, doors: Doors) -> FastAPI:
     )
     app.state.readiness = health.Readiness(services.ready, lambda: details(services))
     app.state.doors = doors
+    app.state.board = services.board
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(pages.router)
     app.add_exception_handler(RequestValidationError, _names_only)
     return app

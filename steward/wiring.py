@@ -264,6 +264,7 @@ def _spooled(settings: Settings, keyring: Keyring) -> _After:
         max_bytes=settings.spool_max_bytes // settings.workers,
         full=settings.spool_full,
         flush_interval_s=settings.spool_flush_interval_s,
+        whole_bytes=settings.spool_max_bytes,
     )
     return _After(Spool(settings.spool_dir, keyring, limits))
 

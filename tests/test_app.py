@@ -190,10 +190,9 @@ def test_our_own_paths(house: House, port: str, credential: str) -> None:
         assert (b"keys_in_memory" in ready.body) == opens(port, credential)
         if not opens(port, credential):
             assert ready.body == b"ready"
-        for page in (b"/docs", b"/openapi.json", b"/docs?a=b"):
+        for page in (b"/docs", b"/openapi.json", b"/docs?a=b", b"/metrics"):
             assert get(before + page).status == (200 if opens(port, credential) else 401)
         for absent in (
-            b"/metrics",
             b"/admin",
             b"/admin/",
             b"/admin/orgs",
@@ -257,14 +256,14 @@ def test_a_preflight_with_a_key_is_the_providers_to_answer(house: House) -> None
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
 def test_our_own_pages_are_read_and_nothing_else(house: House, method: bytes) -> None:
     for port in PORTS:
-        for target in (b"/health", b"/readyz", b"/docs", b"/openapi.json"):
+        for target in (b"/health", b"/readyz", b"/docs", b"/openapi.json", b"/metrics"):
             assert house.get(port, target, "token", method).status == 405
 
 
 def test_no_page_of_ours_names_another_host(house: House) -> None:
     page, document = (house.get("ops", target, "none").body for target in (b"/docs", b"/openapi.json"))
     assert not re.search(rb"<script|src=|href=|@import|url\(|https?://", page)
-    assert set(json.loads(document)["paths"]) == {"/health", "/readyz"}
+    assert set(json.loads(document)["paths"]) == {"/health", "/metrics", "/readyz"}
     assert not re.search(rb"https?://", document)
 
 
