@@ -90,6 +90,13 @@ class Installation:
         except (OSError, Ended):
             return False
 
+    def metric(self, name: str) -> float:
+        """The sum of a metric's values, as an operator scrapes them."""
+        answer = call(int(self.environ["OPS_PORT"]), Request(b"GET", b"/metrics"))
+        assert answer.status == 200
+        lines = [line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#")]
+        return sum(float(value) for named, _, value in lines if named.partition("{")[0] == name)
+
     def tree(self) -> list[int]:
         """The processes that live now, the parent first."""
         if self.process is None or self.process.poll() is not None:
@@ -169,6 +176,7 @@ def install(
         "SPOOL_DIR": str(folder / "spool"),
         "WORKERS": "2",
         "PORT": str(_free_port()),
+        "OPS_PORT": str(_free_port()),
         "LOG_LEVEL": "warning",
         **(settings or {}),
     }
