@@ -7,9 +7,11 @@ nothing that the disk has not given already: a full disk costs numbers that are 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
+import struct
 import tempfile
 import threading
 import weakref
@@ -29,7 +31,11 @@ from steward.metric_names import MOST_SETS, OTHER, TABLE, Metric
 
 _PLACES = 256
 _ROOM_BYTES = {"counter": 512 * 1024, "histogram": 256 * 1024, "gauge": 32 * 1024}
+_HEADER_BYTES = 8
 _ENTRY_BYTES = 32
+_BLANK = bytes(_HEADER_BYTES)
+_KEY_PARTS = 4
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_FOR_FOLDED = 40
 """Of a metric's sets: for those whose model is `other`, so that a provider stays told apart when models abound."""
 _INFINITE = float("inf")
@@ -42,6 +48,7 @@ class Board:
         self.folder = folder
         self._lock = threading.Lock()
         self._place: _Place | None = None
+        self._said = False
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -67,7 +74,9 @@ class Board:
             try:
                 what(self._mine(), metric, labels, value)
             except Exception as exc:  # a defect of ours: what is counted is worth more than its number
-                log.error("metrics_failed", exc)
+                if not self._said:
+                    self._said = True
+                    log.error("metrics_failed", exc)
 
     def _mine(self) -> _Place:
         if self._place is None:
@@ -106,7 +115,7 @@ def prepared_board(folder: Path) -> Board:
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     with _locked(folder / "lock"):
-        if not any(_living(folder)):
+        if not list(_living(folder)):
             for file in folder.iterdir():
                 if file.name != "lock" and not file.is_dir():
                     file.unlink()
@@ -169,23 +178,9 @@ class _Sheet:
     """One file of values, of a size fixed when it is made. Without room, or a disk, values live in memory alone."""
 
     def __init__(self, path: Path | None, room: int) -> None:
-        self._left = 0
-        self._file: MmapedDict | None = None
-        if path is None:
-            return
-        try:
-            # A page of a mapped file that the full disk cannot give ends the process: all are asked for beforehand.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, room)
-            finally:
-                os.close(descriptor)
-            self._file = MmapedDict(str(path))
-            self._known = {key for key, _, _ in self._file.read_all_values()}
-        except (OSError, RuntimeError):  # no room, no right, or a torn file
-            self._file = None
-            return
-        self._left = room - 8 - sum(_entry_bytes(key) for key in self._known)
+        self._file = None if path is None else _opened_sheet(path, room)
+        self._known = set() if self._file is None else {key for key, _, _ in self._file.read_all_values()}
+        self._left = room - _HEADER_BYTES - sum(_entry_bytes(key) for key in self._known)
 
     def begins(self, keys: Iterable[str]) -> list[float] | None:
         """The values these keys have from the place's last life; None when there is no room for them."""
@@ -226,6 +221,32 @@ class _Cell:
         self.values[at] = value
         if self._keys is not None:
             self._sheet.write(self._keys[at], value)
+
+
+def _opened_sheet(path: Path, room: int) -> MmapedDict | None:
+    """The file, with all the room it will ever take; None when the disk has none, or it may not be written."""
+    try:
+        # A page of a mapped file that a full disk cannot give ends the process: all are asked for beforehand.
+        descriptor = os.open(path, _FLAGS, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, room)
+            if _read(path) is None:
+                os.pwrite(descriptor, _BLANK, 0)
+        finally:
+            os.close(descriptor)
+        return MmapedDict(str(path))
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> int | None:
+    """How many values the file has; None when it is torn."""
+    try:
+        values = list(MmapedDict.read_all_values_from_file(str(path)))
+        whole = all(len(orjson.loads(key)) == _KEY_PARTS for key, *_ in values)
+    except (struct.error, RuntimeError, ValueError, TypeError):
+        return None
+    return len(values) if whole else None
 
 
 def _entry_bytes(key: str) -> int:
@@ -289,8 +310,9 @@ class _Sets:
         if self._read_to < end:
             os.ftruncate(descriptor, self._read_to)
         for line in whole.splitlines():
-            name, *labels = orjson.loads(line)
-            self._known.setdefault(name, set()).add(tuple(labels))
+            with contextlib.suppress(ValueError):  # torn: its place stays taken in nobody's mind
+                name, *labels = orjson.loads(line)
+                self._known.setdefault(name, set()).add(tuple(labels))
 
 
 class _Shown(Collector):
@@ -316,8 +338,8 @@ def _is_shown(file: Path, living: set[int]) -> bool:
     if kind == "gauge" and int(place) not in living:
         return False
     try:
-        return len(list(MmapedDict.read_all_values_from_file(str(file)))) > 0
-    except (OSError, RuntimeError, ValueError):
+        return bool(_read(file))
+    except OSError:
         return False
 
 
@@ -329,11 +351,20 @@ def _taken(folder: Path) -> tuple[int | None, int]:
                 descriptor = _held(folder / f"place-{number}")
                 if descriptor is not None:
                     for file in folder.glob(f"gauge_*_{number}.db"):
-                        file.unlink()
+                        _blank(file)
                     return descriptor, number
     except OSError:
         return None, 0
     return None, 0
+
+
+def _blank(file: Path) -> None:
+    """Empties a file in its place: a full disk might not give another."""
+    descriptor = os.open(file, _FLAGS, 0o600)
+    try:
+        os.pwrite(descriptor, _BLANK, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _living(folder: Path) -> Iterator[int]:
@@ -358,7 +389,7 @@ def _held(path: Path) -> int | None:
 
 
 def _opened(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, _FLAGS | os.O_APPEND, 0o600)
 
 
 class _locked:  # noqa: N801 - it reads as the word it is: `with _locked(path)`
