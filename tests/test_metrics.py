@@ -258,7 +258,9 @@ def test_whatever_is_said_no_word_of_it_is_a_label(
         "service_tier": tier,
         "usage": {"prompt_tokens": model, "completion_tokens": random.Random(tag).randint(-5, 5)},
     }
-    made: Exchange = exchange(CHAT, answer, asked={"model": model, "user": tag}, status=status if known else 404)
+    made: Exchange = exchange(
+        CHAT, answer, asked={"model": answer["model"], "user": tag}, status=status if known else 404
+    )
     made = replace(made, tags={"Feature": tag}, client=tag, error=code, method=tag, claude_session_name=tag)
     House(board).settler.settle([made])
     labels = {label for (_, has), _ in scraped(board.text()).items() for label in has}
