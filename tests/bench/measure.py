@@ -84,7 +84,9 @@ class Bench:
         self._load_core = load_core
         self._running = contextlib.ExitStack()
         self._key = "mdm_sk_" + secrets.token_urlsafe(32)
-        self.provider_port, self.nginx_port, self.relay_port, self.streams_port, self.stream_relay_port = _free_ports(5)
+        self.provider_port, self.nginx_port, self.relay_port, *rest = _free_ports(6)
+        self.spool_relay_port, self.streams_port, self.stream_relay_port = rest
+        self._spool = folder / "spool"
         self._script = folder / "call.lua"
         self._relays: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -93,9 +95,11 @@ class Bench:
         self._nginx("provider", self._load_core, _provider_conf(self.provider_port))
         self._nginx("proxy", self._relay_core, _proxy_conf(self.nginx_port, self.provider_port))
         self._relay(self.relay_port, self.provider_port)
+        self._spool.mkdir(mode=0o700)
+        self._relay(self.spool_relay_port, self.provider_port, str(self._spool))
         self._python(self._load_core, "tests.bench.streams", str(self.streams_port), "200", "2")
         self._relay(self.stream_relay_port, self.streams_port)
-        ports = (self.provider_port, self.nginx_port, self.relay_port, self.streams_port, self.stream_relay_port)
+        ports = (self.provider_port, self.nginx_port, *self._relays, self.streams_port)
         eventually(lambda: all(_listens(port) for port in ports), 20)
         return self
 
@@ -106,6 +110,14 @@ class Bench:
         """Requests a second at 32 connections, nginx first, the relay right after."""
         nginx = self._wrk(self.nginx_port, CONNECTIONS, seconds)
         return Pair(_rate(self._wrk(self.relay_port, CONNECTIONS, seconds)), _rate(nginx))
+
+    def spooled_throughput(self, seconds: int) -> Pair:
+        """The same with the spool on, in the folder's file system. What was spooled is thrown away afterwards."""
+        nginx = self._wrk(self.nginx_port, CONNECTIONS, seconds)
+        pair = Pair(_rate(self._wrk(self.spool_relay_port, CONNECTIONS, seconds)), _rate(nginx))
+        for segment in sorted(self._spool.glob("relays/*/*.seg"))[:-1]:
+            segment.unlink()
+        return pair
 
     def latency(self, seconds: int) -> Latency:
         """The median at one connection: straight to the provider, through nginx, through the relay."""
@@ -163,9 +175,9 @@ class Bench:
         path.write_text(f"pid {folder}/pid;\nerror_log {folder}/errors;\n" + conf.replace("FOLDER", str(folder)))
         self._start(core, [str(tool("nginx")), "-p", str(folder), "-e", f"{folder}/errors", "-c", str(path)])
 
-    def _relay(self, port: int, provider_port: int) -> None:
+    def _relay(self, port: int, provider_port: int, *spool: str) -> None:
         self._relays[port] = self._python(
-            self._relay_core, "tests.bench.relay", str(port), str(provider_port), self._key
+            self._relay_core, "tests.bench.relay", str(port), str(provider_port), self._key, *spool
         )
 
     def _python(self, core: int, module: str, *arguments: str) -> subprocess.Popen[bytes]:

@@ -1,14 +1,17 @@
-"""The process under measurement: the real listener, proxy, key check and pool; exchanges go to a sink in memory.
+"""The process under measurement: the real listener, proxy, key check and pool.
 
-`python -m tests.bench.relay PORT PROVIDER_PORT KEY`, pinned to a core by who starts it.
+`python -m tests.bench.relay PORT PROVIDER_PORT KEY [SPOOL_DIR]`, pinned to a core by who starts it. Exchanges go to the
+spool, which nobody settles here; without SPOOL_DIR to a sink in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sys
 from collections.abc import Awaitable
+from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -16,13 +19,16 @@ import uvloop
 from handlers.container import settle_garbage_collector
 from steward import log
 from steward.adapters.memory import MemoryDirectory
+from steward.adapters.spool import Spool, SpoolLimits
 from steward.authenticate import Authenticator
 from steward.detect import Detector
 from steward.exchange import LOCAL_ORG, Exchange, Intent, Origin
 from steward.forward import Pool, PoolLimits
 from steward.listener import ListenerLimits, listener
+from steward.ports import AfterResponse
 from steward.proxy import Message, Proxy, Receive, Scope, Send, Stages
 from steward.rewrite import KeyedHash
+from steward.seal import Keyring
 from steward.words import Secret
 
 
@@ -44,13 +50,19 @@ class Sink:
         """Nothing to give back."""
 
 
+def _after_response(spool: str | None) -> AfterResponse:
+    if spool is None:
+        return Sink()
+    return Spool(Path(spool), Keyring(Secret(os.urandom(32))), SpoolLimits(max_bytes=1 << 40))
+
+
 async def _not_ours(scope: Scope, receive: Receive, send: Send) -> None:
     message: Message = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
     await send(message)
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _serve(port: int, provider_port: int, key: str) -> None:
+async def _serve(port: int, provider_port: int, key: str, spool: str | None = None) -> None:
     directory = MemoryDirectory()
     directory.create_key(LOCAL_ORG, "bench", hashlib.sha256(key.encode()).hexdigest())
     authenticator = Authenticator(directory)
@@ -63,7 +75,7 @@ async def _serve(port: int, provider_port: int, key: str) -> None:
         detector=Detector(),
         origins=dict.fromkeys(("openai", "anthropic", "gemini"), origin),
         upstream=lambda _: pool,
-        after_response=Sink(),
+        after_response=_after_response(spool),
         credential_hash=lambda: hashed,
         capture_max_bytes=256 << 20,
     )
@@ -88,4 +100,4 @@ async def _serve(port: int, provider_port: int, key: str) -> None:
 
 if __name__ == "__main__":
     log.configure("error")
-    uvloop.run(_serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    uvloop.run(_serve(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))
