@@ -124,15 +124,22 @@ async def _serve(settings: Settings, sockets: _Sockets, board: Board) -> int:
         listening.append([sockets.ops])
     settle_garbage_collector()
     stopping = _Stopping(settings, services, servers)
+    showing = asyncio.ensure_future(metrics.RelayMetrics(board).keep(lambda: _state(services, servers[0])))
     with stopping.signals():
         try:
             await _soon_ready(services)
             await asyncio.gather(*(s.serve(sockets=socks) for s, socks in zip(servers, listening, strict=True)))
         finally:
             await _end_calls(servers)
+            showing.cancel()
             await services.stop()
     log.say("stopped")
     return 0
+
+
+def _state(services: Services, server: _Server) -> metrics.RelayState:
+    """What is shown of this process, once a second."""
+    return services.relay_state(len(server.server_state.tasks), len(server.server_state.connections))
 
 
 async def _end_calls(servers: list[_Server]) -> None:

@@ -152,6 +152,15 @@ class QueueMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Connections:
+    """What one relaying process holds open towards others."""
+
+    upstream: int = 0
+    database_in_use: int = 0
+    database_idle: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RelayState:
     """What one relaying process has under way."""
 
@@ -159,10 +168,8 @@ class RelayState:
     database_up: bool
     calls_in_flight: int
     caller_connections: int
-    upstream_connections: int
     known_keys: int
-    database_in_use: int = 0
-    database_idle: int = 0
+    held: Connections = Connections()
 
 
 class RelayMetrics:
@@ -178,10 +185,10 @@ class RelayMetrics:
         put(names.DATABASE_UP, state.database_up, ("relay",))
         put(names.IN_FLIGHT, state.calls_in_flight)
         put(names.CONNECTIONS, state.caller_connections)
-        put(names.UPSTREAM, state.upstream_connections)
+        put(names.UPSTREAM, state.held.upstream)
         put(names.KEYS, state.known_keys)
-        put(names.DATABASE_CONNECTIONS, state.database_in_use, ("in_use",))
-        put(names.DATABASE_CONNECTIONS, state.database_idle, ("idle",))
+        put(names.DATABASE_CONNECTIONS, state.held.database_in_use, ("in_use",))
+        put(names.DATABASE_CONNECTIONS, state.held.database_idle, ("idle",))
         _process(self._board, "relay")
 
     async def keep(self, read: Callable[[], RelayState], every_s: float = EVERY_S) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from steward import log
 
@@ -18,8 +19,10 @@ EVERY_S = 1.0
 class Refusals:
     """One per process. Used from its event loop."""
 
-    def __init__(self, every_s: float = EVERY_S) -> None:
+    def __init__(self, every_s: float = EVERY_S, told: Callable[[str, int], None] | None = None) -> None:
+        """`told`: who else is told, with each line, of a code and a number."""
         self._every_s = every_s
+        self._told = told
         self._counts: Counter[str] = Counter()
         self.total = 0
         """Turned away since the start."""
@@ -35,3 +38,5 @@ class Refusals:
         counts, self._counts = self._counts, Counter()
         for code, number in sorted(counts.items()):
             log.say("callers_refused", logging.WARNING, code=code, count=number)
+            if self._told is not None:
+                self._told(code, number)

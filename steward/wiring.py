@@ -23,10 +23,11 @@ from steward.errors import KeyCheckUnavailable, LedgerFault, SchemaTooOld, SealB
 from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
-from steward.metrics import CallMetrics, QueueMetrics
+from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
 from steward.ports import AfterResponse, BodyStore, Directory, Ledger, Upstream
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
+from steward.refusals import Refusals
 from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
@@ -37,6 +38,7 @@ from steward.words import Secret
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
+    from steward.adapters.httpx_upstream import HttpxUpstream
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
 
@@ -75,6 +77,8 @@ class Services:
     health: Health
     board: Board
     """Where this process counts."""
+    held: Callable[[], Connections]
+    """What it holds open towards providers and the database."""
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     """What runs until it is cancelled, or is done, while the process serves."""
     close: Callable[[], None]
@@ -90,6 +94,11 @@ class Services:
             return "key"
         able = self.health.schema_looked_at and self.health.secrets_learnt and self.authenticator.database_heard()
         return "ready" if able else "database"
+
+    def relay_state(self, calls: int, connections: int) -> RelayState:
+        """What is shown of this process; the server knows its calls and its callers' connections."""
+        heard, keys = self.authenticator.database_heard(), self.authenticator.known_keys
+        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held())
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
@@ -219,14 +228,24 @@ def build(settings: Settings, board: Board | None = None) -> Services:
             after_response=after.port,
             credential_hash=credential.get,
             capture_max_bytes=settings.capture_max_bytes,
+            refusals=Refusals(told=RelayMetrics(board).refused),
             key_max_inflight=settings.key_max_inflight,
         ),
         upstreams=upstreams.all,
         health=health,
         board=board,
+        held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
         background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
         close=close,
     )
+
+
+def _pooled(engine: Engine) -> tuple[int, int]:
+    """The pool's connections in use and idle."""
+    from sqlalchemy.pool import QueuePool
+
+    pool = engine.pool
+    return (pool.checkedout(), pool.checkedin()) if isinstance(pool, QueuePool) else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,8 +395,8 @@ class _Upstreams:
             max_conns=settings.upstream_max_conns,
         )
         tls = _tls(settings)
-        self._pool: Upstream = Pool(limits, tls)
-        self._proxied: Upstream | None = None
+        self._pool = Pool(limits, tls)
+        self._proxied: HttpxUpstream | None = None
         self._through: frozenset[Origin] = frozenset()
         if settings.https_proxy is not None:
             from steward.adapters.httpx_upstream import HttpxUpstream, goes_through_proxy
@@ -385,6 +404,10 @@ class _Upstreams:
             self._proxied = HttpxUpstream(limits, settings.https_proxy, tls)
             no_proxy = ",".join(settings.no_proxy)
             self._through = frozenset(o for o in settings.origins.values() if goes_through_proxy(o, True, no_proxy))
+
+    def connections(self) -> int:
+        """How many are open to providers."""
+        return self._pool.connections() + (0 if self._proxied is None else self._proxied.connections())
 
     @property
     def all(self) -> tuple[Upstream, ...]:

@@ -22,7 +22,7 @@ from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.errors import LedgerUnavailable, SettingError, StoreRefused, StoreUnavailable
 from steward.exchange import Body, BodyState, Exchange, Outcome, Record, Timings
 from steward.metric_files import Board
-from steward.metrics import CODES, CallMetrics, QueueMetrics, RelayMetrics, RelayState, prepare
+from steward.metrics import CODES, CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState, prepare
 from steward.ports import Depth, Refused
 from steward.price import bundled
 from steward.settle import Settler
@@ -207,7 +207,7 @@ def test_a_relay_is_shown_until_it_ends(board: Board) -> None:
     calls = iter(range(1, 1000))
 
     def read() -> RelayState:
-        return RelayState(True, True, next(calls), 5, 6, 7, 1, 2)
+        return RelayState(True, True, next(calls), 5, 7, Connections(6, 1, 2))
 
     async def shown() -> None:
         keeping = asyncio.ensure_future(RelayMetrics(board).keep(read, every_s=0))

@@ -34,3 +34,17 @@ def test_a_flood_is_one_line_a_code() -> None:
         ("callers_refused", "invalid_key", 1),
     ]
     assert refusals.total == 1002
+
+
+def test_whoever_counts_is_told_with_the_line() -> None:
+    log.configure("info", io.BytesIO())
+    told: list[tuple[str, int]] = []
+
+    async def flood() -> None:
+        refusals = Refusals(0.01, lambda code, count: told.append((code, count)))
+        for code in ("invalid_key", "invalid_key", "head_too_large"):
+            refusals.count(code)
+        await eventually_async(lambda: len(told) == 2)
+
+    asyncio.run(flood())
+    assert told == [("head_too_large", 1), ("invalid_key", 2)]

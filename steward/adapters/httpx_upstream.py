@@ -98,6 +98,10 @@ class HttpxUpstream:
         # httpcore writes whole heads, set-cookie and all, to its loggers at DEBUG (SECURITY F4).
         logging.getLogger("httpcore").setLevel(logging.WARNING)
 
+    def connections(self) -> int:
+        """How many connections carry an answer or rest."""
+        return sum(lane.open for lane in self._lanes.values())
+
     async def send(self, outbound: Outbound, body: RequestBody, on_sent: Callable[[], None]) -> Answer:
         """See ports.Upstream. Raises BadRequest, too, for a head that h11 will not write."""
         lane = self._lanes.get(outbound.origin)
@@ -173,6 +177,11 @@ class _Lane:
         self._places = asyncio.Semaphore(limits.max_conns)
         self._idle: list[tuple[httpcore.AsyncConnectionInterface, _Wire]] = []
         self._answers: set[_HttpxAnswer] = set()
+
+    @property
+    def open(self) -> int:
+        """Connections that carry an answer or rest."""
+        return len(self._answers) + len(self._idle)
 
     async def enter(self) -> None:
         """A place, or a turn in the queue. Raises UpstreamBusy."""
