@@ -180,17 +180,22 @@ def _noted(number: int, frame: object) -> None:
 
 
 def _become_child(parent: int) -> None:
-    """Nothing of the parent's hearing is left; the parent's death is a signal to end."""
+    """Nothing of the parent's hearing is left, and it does not outlive the parent."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Ctrl-C reaches all of a terminal's processes: the parent's word alone counts, else it would count twice.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+
+
+def end_with(parent: int) -> None:
+    """From now on the parent's death is a SIGTERM: nobody would end this process, and it would keep the port."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
 
 def _send(pids: Sequence[int] | dict[int, Child], number: signal.Signals) -> None:

@@ -14,8 +14,10 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -43,10 +45,21 @@ FOLDER = Path(".demo")
 READY_WITHIN_S = 60.0
 SETTLED_WITHIN_S = 60.0
 CALL_TIMEOUT_S = 120.0
+STOP_WITHIN_S = 30.0
 LOOK_EVERY_S = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SURROUNDINGS = ("PATH", "HOME", "LANG", "TMPDIR")
 PASSED_ON = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
 """The way out to real providers; not looked at when only the stand-in is called."""
+
+_SERVE = """
+import sys
+from handlers.supervisor import end_with
+end_with(int(sys.argv[1]))
+from steward.cli import main
+sys.exit(main(["serve"]))
+"""
+"""`steward serve` that does not outlive the demo."""
 
 _COLUMNS = (
     "id, provider, model, status_code, outcome, usage_source, input_tokens, output_tokens, total_cost, price_source, "
@@ -57,15 +70,13 @@ _ONE = f"SELECT {_COLUMNS} FROM llm_requests WHERE id = :id AND {_SETTLED}"  # n
 _NEWEST = f"SELECT {_COLUMNS} FROM llm_requests WHERE {_SETTLED} ORDER BY id DESC LIMIT 50"  # noqa: S608
 
 
-class _Stopped(Exception):
-    """Whoever watches wants it to end; nothing went wrong."""
-
-
 @dataclass(frozen=True)
 class _Stage:
     """What is set up before the Steward serves."""
 
     settings: Settings
+    environ: Mapping[str, str]
+    """What the Steward is told."""
     engine: Engine
     key: str
     """`mdm_sk_...`, in clear: it is shown, and worth nothing tomorrow."""
@@ -89,7 +100,7 @@ def run(port: int, once: bool, environ: Mapping[str, str], folder: Path = FOLDER
 
     `port`: to listen on, 0 for any. `environ`: where providers' keys are looked for. `folder`: where bodies and the
     log are kept. Raises SettingError for a port in use, StewardError for what does not come about; both say it in
-    one line. Call it from the main thread: it takes the process's signals.
+    one line. Call it from the main thread: it takes the process's signals, and with it ends the Steward.
     """
     teller = _Teller(sys.stdout if out is None else out)
     for number in SIGNALS:
@@ -102,17 +113,11 @@ def run(port: int, once: bool, environ: Mapping[str, str], folder: Path = FOLDER
         )
         with ExitStack() as undo:
             stage = _set_up(port, environ, folder, teller, undo)
-            story = _Story(stage, once, teller)
-            undo.callback(story.stop)
             undo.callback(_ignore_signals)
-            story.start()
-            from handlers.container import serve
-
-            serve(stage.settings)
+            with suppress(KeyboardInterrupt):
+                _Story(stage, once, teller, undo.enter_context(_serving(stage))).tell()
             _ignore_signals()
             teller.write("\nStopping ...\n")
-        if story.failure is not None:
-            raise story.failure
         teller.write(f"Stopped. The bodies stay in {_near(stage.bodies)}, the log in {_near(stage.log)}.\n")
     except KeyboardInterrupt:
         teller.write("\nStopped.\n")
@@ -169,14 +174,16 @@ def _set_up(port: int, environ: Mapping[str, str], folder: Path, teller: _Teller
     provided = _provided(environ, provider_keys, teller, undo)
     bodies = place / "bodies"
     bodies.mkdir(mode=0o700, exist_ok=True)
-    settings = load({**provided, **_own_settings(port, database, bodies)}, dotenv=None)
+    told = {**provided, **_own_settings(port, database, bodies), "SPOOL_DIR": str(_empty(place / f"spool-{port}"))}
+    settings = load(told, dotenv=None)
     with teller.step("tables (steward migrate)", "made"):
         engine, keyring = open_database(settings)
         undo.callback(engine.dispose)
         migrate(engine, keyring)
     with teller.step("a key (steward keys create)", "made"):
         key = _new_key(settings)
-    return _Stage(settings, engine, key, provider_keys, bodies, place / "steward.log")
+    kept = {name: environ[name] for name in SURROUNDINGS if name in environ}
+    return _Stage(settings, {**kept, **told}, engine, key, provider_keys, bodies, place / "steward.log")
 
 
 def _free_port(port: int) -> int:
@@ -203,9 +210,41 @@ def _made(folder: Path) -> Path:
     return place
 
 
+def _empty(spool: Path) -> Path:
+    """What an earlier demo left there is sealed with a key that nobody has."""
+    shutil.rmtree(spool, ignore_errors=True)
+    return spool
+
+
+@contextmanager
+def _serving(stage: _Stage) -> Iterator[subprocess.Popen[bytes]]:
+    """The Steward, in processes of its own: it forks, and here are threads. A terminal's signals do not reach it."""
+    package = str(Path(__file__).parents[1])
+    with stage.log.open("ab") as log_file:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-P", "-c", _SERVE, str(os.getpid())],
+            env={**stage.environ, "PYTHONPATH": package},
+            cwd=stage.log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log_file,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def _log_to(path: Path, undo: ExitStack) -> None:
     """The Steward's own lines go to a file, so that the story can be read."""
-    file = undo.enter_context(path.open("wb", buffering=0))
+    path.write_bytes(b"")
+    file = undo.enter_context(path.open("ab", buffering=0))
     undo.callback(log.configure)
     log.configure("info", file)
 
@@ -280,36 +319,23 @@ def _new_key(settings: Settings) -> str:
 
 
 class _Story:
-    """What is told while the Steward serves: from a thread, because serving has the main one."""
+    """What is told while the Steward serves."""
 
-    def __init__(self, stage: _Stage, once: bool, teller: _Teller) -> None:
+    def __init__(self, stage: _Stage, once: bool, teller: _Teller, steward: subprocess.Popen[bytes]) -> None:
         self._stage = stage
         self._once = once
         self._teller = teller
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="story", daemon=True)
-        self.failure: StewardError | None = None
+        self._steward = steward
 
-    def start(self) -> None:
-        """Begins; it waits by itself until the Steward is ready."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends it where it stands. Safe to repeat."""
-        self._over.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
+    def tell(self) -> None:
+        """Waits by itself until the Steward is ready. Raises StewardError, and whatever a signal raises."""
         try:
             self._tell()
-        except _Stopped:
-            return
-        except StewardError as error:
-            self.failure = error
-        except Exception as exc:  # said in the log; here in one line, and the demo ends
+        except StewardError:
+            raise
+        except Exception as exc:  # said in the log; here in one line
             log.error("demo_failed", exc)
-            self.failure = StewardError(f"The demo failed; see {_near(self._stage.log)}")
-        os.kill(os.getpid(), signal.SIGTERM)
+            raise StewardError(f"The demo failed; see {_near(self._stage.log)}") from None
 
     def _tell(self) -> None:
         stage, sample, teller = self._stage, self._stage.sample, self._teller
@@ -332,14 +358,19 @@ class _Story:
             self._follow({row["id"]})
 
     def _wait_for(self, look: Callable[[], Any], within_s: float, complaint: str) -> Any:
-        """What `look` gives, once it is something. Raises _Stopped, StewardError."""
+        """What `look` gives, once it is something. Raises StewardError."""
         until = time.monotonic() + within_s
         while not (found := look()):
-            if self._over.wait(0.05):
-                raise _Stopped
+            self._pause(0.05)
             if time.monotonic() > until:
                 raise StewardError(f"{complaint} within {within_s:.0f} s; see {_near(self._stage.log)}")
         return found
+
+    def _pause(self, seconds: float) -> None:
+        """Raises StewardError when the Steward ends by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._steward.wait(seconds)
+            raise StewardError(f"The Steward ended; see {_near(self._stage.log)}")
 
     def _is_ready(self) -> bool:
         with suppress(OSError, http.client.HTTPException):
@@ -392,14 +423,14 @@ class _Story:
         self._teller.write(telling.excerpt(document))
 
     def _follow(self, seen: set[object]) -> None:
-        """Each settled call in a line, until told to stop."""
-        while not self._over.wait(LOOK_EVERY_S):
+        """Each settled call in a line, until a signal."""
+        while True:
+            self._pause(LOOK_EVERY_S)
             newest = self._query(_NEWEST)
             for row in reversed(newest):
                 if row["id"] not in seen:
                     self._teller.write(telling.line(row) + "\n")
             seen = {row["id"] for row in newest} | (seen if len(seen) < 1000 else set())
-        raise _Stopped
 
 
 def _near(path: Path) -> str:
