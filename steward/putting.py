@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Putting(Generic[T]):
     """One batch at a time is put; the others wait their turn."""
 
-    def __init__(self, put: Callable[[list[T]], None], at_once: int, now: Callable[[], float] = time.monotonic) -> None:
-        """`put` tries a batch of at most `at_once`; `now` gives seconds."""
+    def __init__(self, put: Callable[[list[T]], bool], at_once: int, now: Callable[[], float] = time.monotonic) -> None:
+        """`put` tries a batch of at most `at_once`, and says whether to go on with the next; `now` gives seconds."""
         self._put = put
         self._at_once = at_once
         self._now = now
@@ -30,6 +30,7 @@ class Putting(Generic[T]):
         self._tried: list[T] = []
         self._trying = 0
         self._since = 0.0
+        self._paused = False
         self._stopping = False
         # A daemon: Python waits at its exit for any other, and a store that never answers would keep the process.
         threading.Thread(target=self._run, name="steward-putting", daemon=True).start()
@@ -48,11 +49,17 @@ class Putting(Generic[T]):
             tried, self._tried = self._tried, []
         return tried
 
+    def paused(self) -> bool:
+        """After a batch with which it was not to go on, until `recall`."""
+        with self._change:
+            return self._paused
+
     def recall(self) -> list[T]:
         """Takes back all that was not begun."""
         with self._change:
             back = list(self._queue)
             self._queue.clear()
+            self._paused = False
         return back
 
     def busy(self) -> bool:
@@ -75,18 +82,20 @@ class Putting(Generic[T]):
     def _run(self) -> None:
         while batch := self._next():
             try:
-                self._put(batch)
+                go_on = self._put(batch)
             except Exception as exc:  # a store that breaks its promise not to raise is one that is away
                 log.error("store_failed", exc, count=len(batch))
+                go_on = False
             with self._change:
                 self._tried += batch
+                self._paused = not go_on
                 self._trying = 0
                 self._change.notify_all()
 
     def _next(self) -> list[T]:
         """The next batch; empty at the end."""
         with self._change:
-            self._change.wait_for(lambda: self._queue or self._stopping)
+            self._change.wait_for(lambda: (self._queue and not self._paused) or self._stopping)
             if self._stopping:
                 return []
             batch = [self._queue.popleft() for _ in range(min(self._at_once, len(self._queue)))]

@@ -88,6 +88,7 @@ class Rounds:
         )
         self._marks = Marks(queue, self._queue_away, self._poison_stays)
         self._refused_since: float | None = None
+        self._took_at: float | None = None
         self._putting = Putting(self._put, limits.at_once, clocks.now)
         self._with_store: set[Call] = set()
         self._held_bytes = 0
@@ -265,30 +266,31 @@ class Rounds:
                 call.recorded = False
         return bool(taken)
 
-    def _put(self, calls: list[Call]) -> None:
-        """In the thread of the store."""
+    def _put(self, calls: list[Call]) -> bool:
+        """In the thread of the store; whether it takes anything."""
         self._settler.put([call.settling for call in calls if call.settling is not None])
+        return any(_shows_the_store_works(call) for call in calls)
 
     def _collect(self, within_s: float) -> bool:
         """Decides on each body that was tried; a store that takes nothing is left alone for a while."""
         tried = self._putting.tried(within_s)
-        stored = any(call.record.body_state is BodyState.STORED for call in tried)
-        if stored:
-            self._store_away.worked()
-            self._refused_since = None
-        elif any(call.settling is not None and not call.settling.broken for call in tried):
+        if self._putting.paused():
             self._store_away.failed()
             refused = any(call.settling is not None and call.settling.refused is not None for call in tried)
             if refused and self._refused_since is None:
                 self._refused_since = self._clocks.now()
+        elif any(_shows_the_store_works(call) for call in tried):
+            self._store_away.worked()
+            self._refused_since = None
+            self._took_at = self._clocks.now()
         for call in tried:
-            self._decide(call, stored)
-        if self._store_away.failing or self._putting.silent_s() >= self._limits.stalled_s:
+            self._decide(call)
+        if self._putting.paused() or self._putting.silent_s() >= self._limits.stalled_s:
             for call in self._putting.recall():
                 self._back(call)
         return bool(tried)
 
-    def _decide(self, call: Call, others_stored: bool) -> None:
+    def _decide(self, call: Call) -> None:
         settling = call.settling
         assert settling is not None
         if settling.record.body_state is BodyState.STORED:
@@ -296,20 +298,22 @@ class Rounds:
         elif settling.broken:
             settling.record = replace(settling.record, body_state=BodyState.FAILED)
             self._back(call, End.SET_ASIDE, "body_not_built")
-        elif settling.refused is not None and self._refused_for_good(settling.exchange, others_stored):
+        elif settling.refused is not None and self._refused_for_good(settling.exchange):
             log.say("body_lost", logging.ERROR, id=settling.record.id, body_state=BodyState.FAILED)
             settling.record = replace(settling.record, body_state=BodyState.FAILED)
             self._back(call, End.KEEP_BODY, settling.refused)
         else:
             self._back(call)
 
-    def _refused_for_good(self, exchange: Exchange, others_stored: bool) -> bool:
-        """The call is old enough, and this is not the store's first no since the process began."""
+    def _refused_for_good(self, exchange: Exchange) -> bool:
+        """The call is old enough, and the no is its own or not the store's first since the process began."""
         retry_s = self._limits.body_retry_s
         if self._clocks.utc_now() - exchange.requested_at < timedelta(seconds=retry_s):
             return False
-        since = self._refused_since
-        return others_stored or (since is not None and self._clocks.now() - since >= min(retry_s, _PATIENCE_S))
+        now, since, took_at = self._clocks.now(), self._refused_since, self._took_at
+        if took_at is not None and now - took_at <= 2 * self._limits.backoff_max_s:
+            return True
+        return since is not None and now - since >= min(retry_s, _PATIENCE_S)
 
     def _back(self, call: Call, end: End = End.BODY_WAITS, code: str = "") -> None:
         """The store is through with it."""
@@ -332,3 +336,8 @@ class Rounds:
         else:
             call.recorded = False
             self._rows.append(call)
+
+
+def _shows_the_store_works(call: Call) -> bool:
+    """It was stored; or it never came to the store, which then is not to blame."""
+    return call.settling is not None and (call.settling.broken or call.record.body_state is BodyState.STORED)
