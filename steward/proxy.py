@@ -17,7 +17,7 @@ from uuid import UUID
 
 from steward import log, rewrite
 from steward.authenticate import Authenticator
-from steward.capture import Capture
+from steward.capture import Capture, Spill
 from steward.detect import Detector
 from steward.egress import Admitted, admit_tags
 from steward.errors import (
@@ -93,6 +93,8 @@ class Stages:
     refusals: Refusals = field(default_factory=Refusals)
     key_max_inflight: int = 0
     """Calls that one key may have running; 0: no bound."""
+    spill: Spill | None = None
+    """Where a side too large for memory goes, when what comes after the response has a place for it."""
     clock: Clock = field(default_factory=Clock)
 
 
@@ -208,8 +210,6 @@ class Call:
         self._receive = receive
         self._send = send
         self._stages = stages
-        self._request = Capture(stages.capture_max_bytes)
-        self._response = Capture(stages.capture_max_bytes)
         self._cycle = scope.get("extensions", _NO_EXTENSIONS).get("steward")
         self._head_now: Callable[[Message], bool] = _never
         self._piece_now: Callable[[bytes, bool], bool] = _never
@@ -228,9 +228,10 @@ class Call:
         self.head = head
         if head.majordomo:
             self._tags = admit_tags(head.majordomo)
-        if route.secretive:
-            self._request = Capture(0)
-            self._response = Capture(0)
+        stages = self._stages
+        limit = 0 if route.secretive else stages.capture_max_bytes
+        self._request = Capture(limit, stages.spill, (self.id, "q", caller.key_id))
+        self._response = Capture(limit, stages.spill, (self.id, "r", caller.key_id))
         self.caller = caller
         found = rewrite.credential(head, self.query, facts(route.dialect))
         self._credential_hash = keyed_hash.of(found)
@@ -444,7 +445,7 @@ class Call:
             self._watcher.cancel()
         if self._cycle is not None:
             self._cycle.on_lost = None
-        if not self._submitted:
+        if not self._submitted and self.caller is not None:
             self._request.discard()
             self._response.discard()
 
