@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from steward import log, metrics
 from steward.authenticate import Authenticator, KeyLimits
+from steward.capture import Spill
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.detect import Detector
 from steward.errors import KeyCheckUnavailable, LedgerFault, SchemaTooOld, SealBroken, SettingError
@@ -230,6 +231,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
             capture_max_bytes=settings.capture_max_bytes,
             refusals=Refusals(told=RelayMetrics(board).refused),
             key_max_inflight=settings.key_max_inflight,
+            spill=after.spill,
         ),
         upstreams=upstreams.all,
         health=health,
@@ -253,6 +255,7 @@ class _After:
     """What takes calls over once they are relayed, and what else that needs."""
 
     port: AfterResponse
+    spill: Spill | None = None
     prices: PriceFeed | None = None
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     close: Callable[[], None] = lambda: None
@@ -272,7 +275,7 @@ def _inline(settings: Settings, ledger: PostgresLedger, board: Board) -> _After:
         if store is not None:
             store.close()
 
-    return _After(port, prices, (partial(maintain, ledger.maintain),), close)
+    return _After(port, None, prices, (partial(maintain, ledger.maintain),), close)
 
 
 def _spooled(settings: Settings, keyring: Keyring) -> _After:
@@ -285,7 +288,8 @@ def _spooled(settings: Settings, keyring: Keyring) -> _After:
         flush_interval_s=settings.spool_flush_interval_s,
         whole_bytes=settings.spool_max_bytes,
     )
-    return _After(Spool(settings.spool_dir, keyring, limits))
+    spool = Spool(settings.spool_dir, keyring, limits)
+    return _After(spool, spill=spool.spill)
 
 
 @dataclass(frozen=True, slots=True)
