@@ -1,0 +1,380 @@
+"""The settler's end of the spool: hands out what the relays wrote until it is said to be done.
+
+It waits for nothing, copies nothing and throws nothing away that can still be read: a record stays in its segment, with
+a mark, until row and body are in. What cannot be read is set aside alone, as octets, and the call's intent stands in for
+it. It tells the living from the dead by locks; the clock is for ages and for the quarantine's 14 days.
+
+Not for several threads: one settler calls it, one call at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from steward import log
+from steward.adapters.spool_files import (
+    OWNER,
+    RELAYS,
+    SETTLER,
+    Folder,
+    adopt,
+    lock,
+    open_spool,
+    relay_names,
+    segment_name,
+)
+from steward.adapters.spool_index import State
+from steward.adapters.spool_progress import Mark
+from steward.adapters.spool_quarantine import Quarantine, SetAside, Shelf, with_bodies
+from steward.adapters.spool_relay import Relay, marked
+from steward.adapters.spool_scan import READ_BYTES, Segment
+from steward.codec import decode_intent
+from steward.errors import SealBroken
+from steward.exchange import Exchange, Intent
+from steward.ports import Depth, Handed, Settled
+from steward.seal import Keyring
+from steward.wire.frames import Gap, Kind
+
+TAKE_READS_BYTES: Final = 8 * READ_BYTES
+"""New octets that one `take` looks through, about: a long backlog becomes known over several."""
+
+DEPTH_READS_BYTES: Final = READ_BYTES
+SWEEP_EVERY_S: Final = 3600.0
+
+
+_LATER: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""What ails this process, not the record."""
+
+
+@dataclass(slots=True, eq=False)
+class _Token:
+    """Where a record stands, and whose files go with it."""
+
+    relay: Relay
+    segment: Segment
+    place: int
+    beside_of: UUID | None = None
+
+
+class SpoolReader(Settled):
+    """Nothing is touched before `acquire` says yes."""
+
+    def __init__(self, folder: Path, keyring: Keyring, now: Callable[[], float] = time.time) -> None:
+        """`now`: seconds since 1970. Raises SettingError for a folder that is not fit."""
+        self._spool = open_spool(folder)
+        self._keyring = keyring
+        self._now = now
+        self._settler: int | None = None
+        self._relays: dict[str, Relay] = {}
+        self._left: set[str] = set()
+        """Folders that cannot be read, or hold something that is not ours."""
+        self._lost = 0
+        self._swept_at = 0.0
+        self._folder: Folder | None = None
+        self._quarantine: Quarantine | None = None
+
+    def acquire(self) -> bool:
+        """Whether this is the spool's one settler, now and until `close`. Raises OSError."""
+        if self._settler is None:
+            self._settler = lock(self._spool, SETTLER)
+            if self._settler is not None:
+                self._folder = self._spool.folder(RELAYS, make=True)
+                self._quarantine = Quarantine(self._spool, self._keyring)
+                _clear_unfinished(self._folder)
+        return self._settler is not None
+
+    def take(self, most: int, most_bytes: int) -> list[Handed]:
+        return self._hand_out(State.WAITS, most, most_bytes)
+
+    def take_bodies(self, most: int, most_bytes: int) -> list[Handed]:
+        return self._hand_out(State.BODY_WAITS, most, most_bytes)
+
+    def done(self, handed: Sequence[Handed]) -> None:
+        """On a disk too full for the marks they are kept in memory, and so are the bodies' files, until they fit."""
+        tokens = [_token(each) for each in handed]
+        for each in handed:
+            _close(each)
+        self._settle(tokens)
+
+    def later(self, handed: Sequence[Handed], recorded: bool) -> None:
+        """An intent has no body: once its row is in, it is done."""
+        for each in handed:
+            _close(each)
+        if recorded:
+            self._settle([_token(each) for each in handed if isinstance(each.item, Intent)])
+            handed = [each for each in handed if not isinstance(each.item, Intent)]
+        tokens = [_token(each) for each in handed]
+        if recorded:
+            by_segment: dict[Segment, list[tuple[int, Mark]]] = {}
+            for token in tokens:
+                offset = token.segment.index.offset(token.place)
+                by_segment.setdefault(token.segment, []).append((offset, Mark.RECORDED))
+            for segment, marks in by_segment.items():
+                marked(segment, marks)
+        for token in tokens:
+            token.segment.index.give_back(token.place, recorded)
+
+    def set_aside(self, handed: Handed, code: str) -> None:
+        self._keep(Shelf.EXCHANGES, handed, code)
+
+    def keep_body(self, handed: Handed, code: str) -> None:
+        """The whole record is kept, of which the body's object is built anew: the same octets, and one way back."""
+        self._keep(Shelf.BODIES, handed, code)
+
+    def depth(self) -> Depth:
+        self._look(DEPTH_READS_BYTES)
+        segments = [segment for relay in self._relays.values() for segment in relay.segments.values()]
+        oldest = [at for segment in segments if (at := segment.index.oldest_ms()) is not None]
+        return Depth(
+            items=sum(segment.index.unsettled() for segment in segments),
+            size_bytes=sum(segment.index.waiting_bytes + segment.unread_bytes() for segment in segments),
+            oldest_s=max(0.0, self._now() - min(oldest) / 1000) if oldest else 0.0,
+            bodies=sum(segment.index.bodies() for segment in segments),
+            set_aside=self._quarantine.count() if self._quarantine else 0,
+            lost=self._lost + sum(relay.known_lost() for relay in self._relays.values()),
+        )
+
+    def close(self) -> None:
+        """Another may be the settler from now on. Safe to call twice."""
+        for relay in self._relays.values():
+            relay.close()
+        self._relays.clear()
+        if self._quarantine is not None:
+            self._quarantine.close()
+            self._quarantine = None
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
+        if self._settler is not None:
+            os.close(self._settler)
+            self._settler = None
+        self._spool.close()
+
+    def _hand_out(self, state: State, most: int, most_bytes: int) -> list[Handed]:
+        self._look(TAKE_READS_BYTES)
+        queue: list[tuple[int, int, Relay, Segment]] = []
+        for relay in self._relays.values():
+            for segment in relay.segments.values():
+                _enqueue(queue, relay, segment, state)
+        taken: list[Handed] = []
+        left = most_bytes
+        while queue and len(taken) < most:
+            _, _, relay, segment = queue[0]
+            place = segment.index.next(state)
+            if place is not None:
+                weight = segment.index.weight(place)
+                if taken and weight > left:
+                    break
+                try:
+                    handed = self._try(relay, segment, place)
+                except OSError as exc:
+                    log.error("spool_out_of_means", exc)
+                    break
+                if handed is not None:
+                    handed.recorded = state is State.BODY_WAITS
+                    taken.append(handed)
+                    left -= weight
+            heapq.heappop(queue)
+            _enqueue(queue, relay, segment, state)
+        for relay in self._relays.values():
+            relay.rest()
+        return taken
+
+    def _try(self, relay: Relay, segment: Segment, place: int) -> Handed | None:
+        """Hands one out. None when it cannot be read: then it is dealt with. Raises OSError when nothing can be."""
+        try:
+            handed = self._open(relay, segment, place)
+        except FileNotFoundError as exc:
+            log.error("spool_segment_vanished", exc)
+            relay.forget(segment)
+            return None
+        except OSError as exc:
+            if exc.errno in _LATER:
+                raise
+            # The disk fails here alone, perhaps for now: it stays as it is, and the next settler tries again.
+            log.error("spool_record_not_read", exc)
+            segment.index.hand_out(place)
+            return None
+        if handed is not None:
+            segment.index.hand_out(place)
+        return handed
+
+    def _open(self, relay: Relay, segment: Segment, place: int) -> Handed | None:
+        """None when it cannot be read, now or later: then it is dealt with. Raises OSError when it may be later."""
+        index = segment.index
+        frame = segment.frame(index.offset(place), index.size(place))
+        if frame is None:
+            self._lose(relay, segment, place)
+            return None
+        try:
+            payload = segment.payload(frame)
+        except SealBroken as exc:
+            log.error("spool_record_refused", exc, id=frame.id)
+            self.gap(relay, segment, Gap(frame.start, frame.end))
+            self._lose(relay, segment, place)
+            return None
+        token = _Token(relay, segment, place, frame.id if index.weight(place) > index.size(place) else None)
+        try:
+            if frame.kind is Kind.INTENT:
+                return Handed(decode_intent(payload), size_bytes=index.weight(place), token=token)
+            exchange, lost = with_bodies(payload, relay.folder)
+        except ValueError as exc:
+            log.error("spool_record_undecodable", exc, id=frame.id)
+            self._shelve(Shelf.EXCHANGES, token, SetAside(frame.id, frame.kind, payload, "undecodable"))
+            return None
+        self._lost += lost
+        return Handed(exchange, size_bytes=index.weight(place), token=token)
+
+    def _lose(self, relay: Relay, segment: Segment, place: int) -> None:
+        """A record is gone. Its intent stands in for it; where that is gone, too, nothing is left to settle."""
+        self._lost += 1
+        if not relay.stand_in(segment, place):
+            self._settle([_Token(relay, segment, place)])
+
+    def _keep(self, shelf: Shelf, handed: Handed, code: str) -> None:
+        token = _token(handed)
+        index, segment = token.segment.index, token.segment
+        _close(handed)
+        try:
+            frame = segment.frame(index.offset(token.place), index.size(token.place))
+            payload = None if frame is None else segment.payload(frame)
+        except (OSError, SealBroken) as exc:
+            log.error("spool_record_refused", exc, id=handed.item.id)
+            payload = None
+        finally:
+            token.relay.rest()
+        if frame is None or payload is None:
+            self._lost += 1
+            self._settle([token])
+            return
+        self._shelve(shelf, token, SetAside(frame.id, frame.kind, payload, code, handed.item.requested_at))
+
+    def _shelve(self, shelf: Shelf, token: _Token, what: SetAside) -> None:
+        """Where the disk does not take it, it stays in hand and on the disk as it was: the next settler tries again."""
+        assert self._quarantine is not None
+        index = token.segment.index
+        try:
+            self._quarantine.keep(shelf, what, token.relay.folder)
+        except OSError as exc:
+            log.error("spool_quarantine_failed", exc, id=what.id)
+            index.hand_out(token.place)
+            return
+        log.say("spool_set_aside", logging.ERROR, id=what.id, code=what.code)
+        self._settle([token])
+
+    def _settle(self, tokens: Iterable[_Token]) -> None:
+        """Marks, then the bodies' files, then whole segments. A file goes only once its mark is on disk."""
+        by_segment: dict[Segment, list[_Token]] = {}
+        for token in tokens:
+            by_segment.setdefault(token.segment, []).append(token)
+        for segment, settled in by_segment.items():
+            relay = settled[0].relay
+            offsets = [offset for token in settled for offset in segment.index.settle(token.place)]
+            segment.besides += [token.beside_of for token in settled if token.beside_of is not None]
+            if marked(segment, [(offset, Mark.DONE) for offset in offsets]):
+                relay.remove_besides(segment)
+        for relay in {id(each[0].relay): each[0].relay for each in by_segment.values()}.values():
+            relay.drop_settled()
+
+    def gap(self, relay: Relay, segment: Segment, gap: Gap) -> None:
+        """Octets that are no record of the segment's: kept as they are, where the disk has room for them."""
+        assert self._quarantine is not None
+        name = f"{relay.folder.name}.{segment.number:08d}.{gap.start}-{gap.end}"
+        log.say("spool_octets_set_aside", logging.ERROR, bytes=gap.end - gap.start)
+        try:
+            self._quarantine.keep_octets(name, segment.octets(gap.start, gap.end))
+        except OSError as exc:
+            log.error("spool_quarantine_failed", exc)
+
+    def wreck(self, relay: Relay, segment: Segment) -> None:
+        """A whole segment whose key is damaged: kept as it is."""
+        assert self._quarantine is not None
+        name = segment_name(segment.number)
+        log.say("spool_segment_damaged", logging.ERROR, bytes=segment.size_bytes, count=len(segment.lost))
+        try:
+            self._quarantine.keep_file(relay.folder, name, f"{relay.folder.name}.{name}")
+        except OSError as exc:
+            log.error("spool_quarantine_failed", exc)
+
+    def _look(self, budget: int) -> None:
+        """What the relays wrote since the last time, about `budget` octets of it, shared among them."""
+        assert self._folder is not None, "acquire first"
+        assert self._quarantine is not None
+        self._find_relays(self._folder)
+        share = budget // max(1, len(self._relays))
+        for name, relay in list(self._relays.items()):
+            relay.look(share)
+            relay.drop_settled()
+            if relay.finished():
+                self._leave(name, relay)
+        now = self._now()
+        if not 0 <= now - self._swept_at < SWEEP_EVERY_S:
+            self._swept_at = now
+            self._quarantine.sweep(now)
+
+    def _find_relays(self, folder: Folder) -> None:
+        for name in relay_names(folder):
+            if name in self._relays or name in self._left:
+                continue
+            try:
+                self._relays[name] = Relay(folder.folder(name), self._keyring, self)
+            except OSError as exc:
+                log.error("spool_folder_unreadable", exc)
+                self._left.add(name)
+
+    def _leave(self, name: str, relay: Relay) -> None:
+        """A relay is gone and nothing of it waits: so goes its folder."""
+        assert self._folder is not None
+        self._lost += relay.known_lost()
+        del self._relays[name]
+        try:
+            if relay.leave():
+                self._folder.remove_folder(name)
+            else:
+                self._left.add(name)
+        except OSError as exc:
+            log.error("spool_folder_left", exc)
+            self._left.add(name)
+        finally:
+            relay.close()
+
+
+def _enqueue(queue: list[tuple[int, int, Relay, Segment]], relay: Relay, segment: Segment, state: State) -> None:
+    """The segment stands in the queue by its first record in this state, if it has one."""
+    place = segment.index.next(state)
+    if place is not None:
+        heapq.heappush(queue, (segment.index.time_ms(place), id(segment), relay, segment))
+
+
+def _token(handed: Handed) -> _Token:
+    assert isinstance(handed.token, _Token)
+    return handed.token
+
+
+def _close(handed: Handed) -> None:
+    if isinstance(handed.item, Exchange):
+        handed.item.request.close()
+        handed.item.response.close()
+
+
+def _clear_unfinished(relays: Folder) -> None:
+    """Folders that a process made and did not live to name."""
+    for name in relays.names():
+        if not name.startswith("."):
+            continue
+        with contextlib.suppress(OSError), contextlib.closing(relays.folder(name)) as half:
+            handle = adopt(half)
+            if handle is not None:
+                half.remove(OWNER)
+                relays.remove_folder(name)
+                os.close(handle)

@@ -1,0 +1,322 @@
+"""What every Settled promises settle: each call handed out until it is done, in order, whole, and once at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+import pytest
+
+from steward.adapters.memory_settled import MemoryQueue, MemorySettled
+from steward.adapters.spool import Spool, SpoolLimits
+from steward.adapters.spool_quarantine import Quarantine
+from steward.adapters.spool_reader import SpoolReader
+from steward.exchange import Body, Exchange, Intent, uuid7
+from steward.ports import Handed, Settled
+from steward.seal import Keyring
+from steward.words import Secret
+from tests.exchanges import exchange, route
+
+MANY, MUCH = 1000, 1 << 30
+LARGE = 300 * 1024
+AT_MS = 1_795_000_000_000
+KEYRING = Keyring(Secret(bytes(range(32))))
+
+
+class Queue(Protocol):
+    """One implementation, with both its ends."""
+
+    settled: Settled
+
+    def put(self, item: Exchange | Intent) -> None:
+        """A call that ended; or one whose process died before its end."""
+
+    def restart(self) -> None:
+        """The taker dies, and another takes over."""
+
+    def aside(self) -> dict[UUID, str]:
+        """What is in quarantine, with its code."""
+
+    def close(self) -> None: ...
+
+
+class InMemory:
+    """The twin."""
+
+    def __init__(self, folder: Path) -> None:
+        self._queue = MemoryQueue()
+        self.settled: Settled = MemorySettled(self._queue, lambda: AT_MS / 1000 + 60)
+
+    def put(self, item: Exchange | Intent) -> None:
+        self._queue.put(item)
+
+    def restart(self) -> None:
+        self.settled = MemorySettled(self._queue, lambda: AT_MS / 1000 + 60)
+
+    def aside(self) -> dict[UUID, str]:
+        both = (self._queue.set_aside | self._queue.bodies).items()
+        return {request_id: code for request_id, (_, code) in both}
+
+    def close(self) -> None:
+        self.settled.close()
+
+
+class OnDisk:
+    """The spool: each intent alone is a relay's that died; what ended is a living one's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "spool"
+        self._spool = Spool(self._folder, KEYRING, SpoolLimits(max_bytes=1 << 30, segment_bytes=64 * 1024))
+        self.settled: Settled = self._reader()
+
+    def _reader(self) -> SpoolReader:
+        reader = SpoolReader(self._folder, KEYRING, lambda: AT_MS / 1000 + 60)
+        assert reader.acquire()
+        return reader
+
+    def put(self, item: Exchange | Intent) -> None:
+        if isinstance(item, Intent):
+            dying = Spool(self._folder, KEYRING, SpoolLimits(reserve_bytes=4096))
+            dying.intend(item)
+            asyncio.run(dying.close())
+            return
+        self._spool.intend(intent(item))
+        self._spool.submit(item)
+
+    def restart(self) -> None:
+        self.settled.close()
+        self.settled = self._reader()
+
+    def aside(self) -> dict[UUID, str]:
+        quarantine = Quarantine(self._folder, KEYRING)
+        found = {entry.id: entry.code for entry in quarantine.entries()}
+        quarantine.close()
+        return found
+
+    def close(self) -> None:
+        self.settled.close()
+        asyncio.run(self._spool.close())
+
+
+@pytest.fixture(params=[InMemory, OnDisk], ids=["memory", "spool"])
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queue]:
+    made: Callable[[Path], Queue] = request.param
+    one = made(tmp_path)
+    yield one
+    one.close()
+
+
+def call(number: int, size: int = 100, response: int | None = None) -> Exchange:
+    """The call made `number` seconds after `AT_MS`."""
+    made = exchange(
+        route("/v1/chat/completions"),
+        b"r" * (size if response is None else response),
+        asked=b"q" * size,
+        tags={"team": "\0\ud800"},
+    )
+    made.id = uuid7(AT_MS + number * 1000, number.to_bytes(10, "big"))
+    made.requested_at = datetime.fromtimestamp(AT_MS / 1000 + number, UTC)
+    made.request.size_bytes, made.response.size_bytes = len(made.request.data), len(made.response.data)
+    return made
+
+
+def intent(of: Exchange) -> Intent:
+    return Intent(of.id, of.caller, of.route, of.requested_at, of.method)
+
+
+def numbers(handed: list[Handed]) -> list[int]:
+    return [((each.item.id.int >> 80) - AT_MS) // 1000 for each in handed]
+
+
+def test_nothing_waits_at_first(queue: Queue) -> None:
+    assert queue.settled.take(MANY, MUCH) == queue.settled.take_bodies(MANY, MUCH) == []
+    depth = queue.settled.depth()
+    assert (depth.items, depth.size_bytes, depth.oldest_s, depth.bodies, depth.set_aside, depth.lost) == (0,) * 6
+
+
+@pytest.mark.parametrize("size", [0, 100, LARGE, 2 * LARGE + 1])
+def test_a_call_comes_out_as_it_went_in(queue: Queue, size: int) -> None:
+    one = call(1, size)
+    expected = replace(one, request=Body(), response=Body())
+    queue.put(one)
+    [handed] = queue.settled.take(MANY, MUCH)
+    item = handed.item
+    assert isinstance(item, Exchange)
+    for side, letter in ((item.request, b"q"), (item.response, b"r")):
+        for _ in range(2):
+            assert side.content().reveal() == letter * size
+        assert (side.size_bytes, side.kept_bytes, side.truncated) == (size, size, False)
+    item_alone = replace(item, request=expected.request, response=expected.response)
+    assert _plain(item_alone) == _plain(expected)
+    assert not handed.recorded
+    assert handed.size_bytes >= 2 * size
+    queue.settled.done([handed])
+    assert item.request.file is None or item.request.file.closed
+
+
+def _plain(one: Exchange) -> tuple[object, ...]:
+    return tuple(
+        list(value.items()) if name == "tags" else list(value) if name in {"query", "tags_refused"} else value
+        for name in Exchange.__dataclass_fields__
+        if name not in {"request", "response"}
+        for value in (getattr(one, name),)
+    )
+
+
+def test_an_intent_alone_comes_out_as_an_intent(queue: Queue) -> None:
+    began = intent(call(1))
+    queue.put(began)
+    [handed] = queue.settled.take(MANY, MUCH)
+    assert isinstance(handed.item, Intent)
+    assert [getattr(handed.item, name) for name in Intent.__dataclass_fields__] == [
+        getattr(began, name) for name in Intent.__dataclass_fields__
+    ]
+    queue.settled.done([handed])
+    assert queue.settled.take(MANY, MUCH) == []
+
+
+def test_what_is_handed_out_is_not_handed_out_again_until_it_is_given_back(queue: Queue) -> None:
+    queue.put(call(1))
+    queue.put(call(2))
+    [first] = queue.settled.take(1, MUCH)
+    [second] = queue.settled.take(MANY, MUCH)
+    assert numbers([first, second]) == [1, 2]
+    assert queue.settled.take(MANY, MUCH) == queue.settled.take_bodies(MANY, MUCH) == []
+    queue.settled.later([first], recorded=False)
+    [again] = queue.settled.take(MANY, MUCH)
+    assert numbers([again]) == [1]
+    queue.settled.done([again, second])
+    assert queue.settled.depth().items == 0
+
+
+def test_the_oldest_come_first_and_no_more_than_asked_for(queue: Queue) -> None:
+    for number in range(10):
+        queue.put(call(number))
+    for number in range(10, 15):
+        queue.put(intent(call(number)))
+    got: list[int] = []
+    while handed := queue.settled.take(4, MUCH):
+        assert len(handed) <= 4
+        got += numbers(handed)
+    assert got == list(range(15))
+
+
+def test_no_more_octets_than_asked_for_unless_the_first_alone_has_more(queue: Queue) -> None:
+    for number, size in enumerate((5000, 5000, LARGE, 100)):
+        queue.put(call(number, size))
+    assert numbers(queue.settled.take(MANY, 50)) == [0]
+    assert numbers(queue.settled.take(MANY, 30_000)) == [1]
+    assert numbers(queue.settled.take(MANY, 30_000)) == [2]
+    assert numbers(queue.settled.take(MANY, 30_000)) == [3]
+
+
+def test_a_body_that_waits_is_handed_out_as_such_whole_until_it_is_done(queue: Queue) -> None:
+    queue.put(call(1, LARGE))
+    [handed] = queue.settled.take(MANY, MUCH)
+    for _ in range(2):
+        _drain(handed)
+        queue.settled.later([handed], recorded=True)
+        assert queue.settled.take(MANY, MUCH) == []
+        assert queue.settled.depth().bodies == queue.settled.depth().items == 1
+        [handed] = queue.settled.take_bodies(MANY, MUCH)
+        assert handed.recorded
+        assert _drain(handed) == b"q" * LARGE
+        handed.item.request.data = b""  # what settle lets go of, it finds again
+    queue.settled.later([handed], recorded=False)
+    [handed] = queue.settled.take_bodies(MANY, MUCH)
+    queue.settled.done([handed])
+    assert queue.settled.take_bodies(MANY, MUCH) == []
+    assert queue.settled.depth().items == queue.settled.depth().bodies == 0
+
+
+def _drain(handed: Handed) -> bytes:
+    assert isinstance(handed.item, Exchange)
+    return handed.item.request.content().reveal()
+
+
+def test_a_taker_that_dies_loses_nothing_and_doubles_nothing_it_had_settled(queue: Queue) -> None:
+    for number in range(4):
+        queue.put(call(number))
+    queue.put(intent(call(4)))
+    settled = queue.settled.take(1, MUCH)
+    recorded = queue.settled.take(1, MUCH)
+    in_hand = queue.settled.take(2, MUCH)
+    queue.settled.done(settled)
+    queue.settled.later(recorded, recorded=True)
+    assert numbers(in_hand) == [2, 3]
+    queue.restart()
+    assert numbers(queue.settled.take(MANY, MUCH)) == [2, 3, 4]
+    [body] = queue.settled.take_bodies(MANY, MUCH)
+    assert numbers([body]) == [1] and body.recorded
+
+
+def test_done_is_known_after_a_restart_in_whatever_order_it_was_said(queue: Queue) -> None:
+    for number in range(50):
+        queue.put(call(number, 3000))
+    handed = queue.settled.take(MANY, MUCH)
+    queue.settled.done(handed[::2])
+    queue.restart()
+    again = queue.settled.take(MANY, MUCH)
+    assert numbers(again) == list(range(1, 50, 2))
+    queue.settled.done(again[::-1])
+    queue.restart()
+    assert queue.settled.take(MANY, MUCH) == []
+    assert queue.settled.depth().items == 0
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_poison_is_set_aside_alone(queue: Queue, size: int) -> None:
+    for number in range(3):
+        queue.put(call(number, size))
+    handed = queue.settled.take(MANY, MUCH)
+    queue.settled.set_aside(handed[1], "poison")
+    queue.settled.done([handed[0], handed[2]])
+    assert queue.aside() == {handed[1].item.id: "poison"}
+    assert (queue.settled.depth().set_aside, queue.settled.depth().items) == (1, 0)
+    queue.restart()
+    assert queue.settled.take(MANY, MUCH) == []
+    assert queue.settled.depth().set_aside == 1
+
+
+def test_an_intent_may_be_poison_too(queue: Queue) -> None:
+    queue.put(intent(call(1)))
+    [handed] = queue.settled.take(MANY, MUCH)
+    queue.settled.set_aside(handed, "22021")
+    assert queue.aside() == {handed.item.id: "22021"}
+    assert queue.settled.take(MANY, MUCH) == []
+
+
+def test_a_body_refused_for_good_is_kept_aside(queue: Queue) -> None:
+    queue.put(call(1, LARGE))
+    queue.settled.later(queue.settled.take(MANY, MUCH), recorded=True)
+    [handed] = queue.settled.take_bodies(MANY, MUCH)
+    queue.settled.keep_body(handed, "NoSuchBucket")
+    assert queue.aside() == {handed.item.id: "NoSuchBucket"}
+    assert queue.settled.take_bodies(MANY, MUCH) == []
+    assert (queue.settled.depth().items, queue.settled.depth().set_aside) == (0, 1)
+
+
+def test_the_depth_tells_how_much_waits_and_how_long(queue: Queue) -> None:
+    for number in range(3):
+        queue.put(call(number, 1000))
+    depth = queue.settled.depth()
+    assert depth.items == 3
+    assert depth.size_bytes >= 6000
+    assert depth.oldest_s == pytest.approx(60)
+    handed = queue.settled.take(1, MUCH)
+    assert queue.settled.depth().items == 3
+    queue.settled.done(handed)
+    assert queue.settled.depth().oldest_s == pytest.approx(59)
+
+
+def test_nothing_to_say_is_no_error_and_closing_twice_neither(queue: Queue) -> None:
+    queue.settled.done([])
+    queue.settled.later([], recorded=True)
+    queue.settled.later([], recorded=False)
+    queue.settled.close()
+    queue.settled.close()
