@@ -26,7 +26,7 @@ class Call:
     number: int
     kind: Kind
     key: int
-    """Whose: an index into the load's keys. A key has one call at a time."""
+    """Whose: an index into the load's keys."""
     status: int = 0
     """0: no head came."""
     id: UUID | None = None
@@ -59,11 +59,13 @@ class Load:
         rate: float,
         mix: Iterable[Kind] = (Kind.PLAIN,),
         numbers: Iterable[int] | None = None,
+        callers: int | None = None,
         keep: bool = True,
     ) -> None:
         """`rate`: calls a second, as long as a caller is free; 0: each as fast as its calls are answered.
 
-        `keep`: bodies are kept with their calls, else compared at once and let go.
+        `callers`: how many share the keys; one a key unless told. `keep`: bodies are kept with their calls, else
+        compared at once and let go.
         """
         self._running = running
         self._port = port
@@ -71,8 +73,9 @@ class Load:
         self._rate = rate
         self._kinds = itertools.cycle(tuple(mix))
         self._numbers = iter(numbers if numbers is not None else itertools.count(1))
+        self._callers = callers or len(keys)
         self._keep = keep
-        self._turns: asyncio.Queue[None] = asyncio.Queue(len(keys))
+        self._turns: asyncio.Queue[None] = asyncio.Queue(self._callers)
         self._ending = False
         self._tasks: list[asyncio.Task[None]] = []
         self.calls: list[Call] = []
@@ -97,8 +100,10 @@ class Load:
 
     async def _start(self) -> None:
         self._ending = False
-        self._turns = asyncio.Queue(len(self._keys))
-        self._tasks = [asyncio.ensure_future(self._call_again_and_again(key)) for key in range(len(self._keys))]
+        self._turns = asyncio.Queue(self._callers)
+        self._tasks = [
+            asyncio.ensure_future(self._call_again_and_again(each % len(self._keys))) for each in range(self._callers)
+        ]
         if self._rate:
             self._tasks.append(asyncio.ensure_future(self._pace()))
 

@@ -52,9 +52,15 @@ class Scene:
         self._numbers = count(1)
         self._read = read or (lambda key: (self.steward.bodies / key).read_bytes())
 
-    def load(self, rate: float = 300, mix: Iterable[Kind] = (Kind.PLAIN, Kind.PLAIN, Kind.STREAM)) -> Load:
+    def load(
+        self,
+        rate: float = 300,
+        mix: Iterable[Kind] = (Kind.PLAIN, Kind.PLAIN, Kind.STREAM),
+        callers: int | None = None,
+        keep: bool = True,
+    ) -> Load:
         """A load that has begun; its numbers are its own."""
-        load = Load(self.running, self.steward.port, self.steward.keys, rate, mix, self._numbers)
+        load = Load(self.running, self.steward.port, self.steward.keys, rate, mix, self._numbers, callers, keep)
         self.loads.append(load)
         load.start()
         return load
@@ -79,11 +85,13 @@ class Scene:
         self.serve(calls, load)
         eventually(lambda: time.monotonic() >= until, seconds + LOAD_WITHIN_S)
 
-    def settle(self, excused: Collection[BodyState] = (), within_s: float = account.WITHIN_S) -> Account:
+    def settle(
+        self, excused: Collection[BodyState] = (), within_s: float = account.WITHIN_S, one_body_in: int = 1
+    ) -> Account:
         """Ends the loads, waits for the account, and asserts that it is clean."""
         for load in self.loads:
             load.stop()
-        return account.settle(self.steward, self.provider, self.loads, self._read, excused, within_s)
+        return account.settle(self.steward, self.provider, self.loads, self._read, excused, within_s, one_body_in)
 
     def end(self) -> None:
         """Whatever still runs."""
