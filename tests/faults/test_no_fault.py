@@ -15,7 +15,7 @@ from tests.faults.plays import Kind, answered
 from tests.faults.scene import Scene
 
 
-@pytest.mark.parametrize("after_response", ["inline"])
+@pytest.mark.parametrize("after_response", ["inline", "spool"])
 def test_nothing_is_amiss_without_a_fault(make_scene: Callable[..., Scene], after_response: str) -> None:
     scene = make_scene(AFTER_RESPONSE=after_response)
     scene.steward.start()
