@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from steward import log
@@ -20,11 +21,13 @@ from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey
 from steward.settings import Settings, describe, load
+from steward.values import duration
 from steward.version import VERSION
 
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
 _MAX_WORKERS = 64
+_AGE = duration(1, 3650 * 86400)
 
 _EXAMPLES = """\
 examples:
@@ -40,6 +43,15 @@ Settings come from the environment and from .env; README.md lists them all.
 _COMMAND_EXAMPLES = {
     "serve": ("steward serve --workers 2", "OPS_PORT=7681 BODY_STORE_URL=file:///var/lib/steward/bodies steward serve"),
     "settle": ("steward settle", "SPOOL_DIR=/mnt/old-volume steward settle"),
+    "ls": ("steward spool ls", "steward spool ls --json"),
+    "show": ("steward spool show ID", "steward spool show ID --content > call.json"),
+    "retry": ("steward spool retry ID", "steward spool retry --all"),
+    "drop": ("steward spool drop ID",),
+    "reconcile": (
+        "steward reconcile --since 2d",
+        "steward reconcile --since 2026-11-01 --fix",
+        "steward reconcile --json",
+    ),
     "migrate": ("steward migrate", "steward migrate --json"),
     "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
     "list": ("steward keys list", "steward keys list --json"),
@@ -48,6 +60,13 @@ _COMMAND_EXAMPLES = {
     "demo": ("steward demo", "PORT=8000 steward demo", "steward demo --once"),
     "version": ("steward version", "steward version --json"),
 }
+_SPOOL_EXAMPLES = """\
+examples:
+  steward spool ls                         what was set aside, and why: facts alone
+  steward spool show ID                    one record's facts; --content: what was said in the call
+  steward spool retry --all                settle it anew, once what stood in the way is gone
+  steward spool drop ID                    give one up, for good
+"""
 _KEYS_EXAMPLES = """\
 examples:
   steward keys create --name checkout
@@ -114,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     migrate = _command(commands, "migrate", "Make or update the tables. Safe to repeat, and from two hosts.", _migrate)
     migrate.add_argument("--json", action="store_true", help="print an object")
     _keys_parser(commands)
+    _spool_parser(commands)
+    reconcile = _command(commands, "reconcile", "Compare rows, bodies and spool; 1 when there is a gap.", _reconcile)
+    reconcile.add_argument("--since", type=_since, metavar="T", help="from this date, time or age (default: 7d)")
+    reconcile.add_argument("--fix", action="store_true", help="put again what is still here, mark the rest in the rows")
+    reconcile.add_argument("--json", action="store_true", help="print JSON")
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
@@ -139,6 +163,27 @@ def _keys_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     revoke = _command(actions, "revoke", "Revoke a key, for ever. Every process knows within 10 s.", _keys_revoke)
     revoke.add_argument("id", type=_uuid, help="the key's id, as `steward keys list` shows it")
     for parser in (create, listed, revoke):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _spool_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    spool = commands.add_parser(
+        "spool",
+        help="What was set aside in SPOOL_DIR: list it, look at it, try it again, give it up.",
+        epilog=_SPOOL_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = spool.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listed = _command(actions, "ls", "What was set aside, oldest call first. It is kept for 14 days.", _spool_ls)
+    shown = _command(actions, "show", "One record: its facts, or with --content what was said.", _spool_show)
+    shown.add_argument("id", type=_spooled, help="the record's id, as `steward spool ls` shows it")
+    shown.add_argument("--content", action="store_true", help="the call as its body object would hold it, as JSON")
+    retried = _command(actions, "retry", "Back into the spool, to be settled anew.", _spool_retry)
+    retried.add_argument("id", type=_spooled, nargs="*", help="records' ids")
+    retried.add_argument("--all", action="store_true", help="all that was set aside")
+    dropped = _command(actions, "drop", "Give records up, for good.", _spool_drop)
+    dropped.add_argument("id", type=_spooled, nargs="+", help="records' ids")
+    for parser in (listed, shown, retried, dropped):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -175,6 +220,25 @@ def _uuid(text: str) -> UUID:
         raise argparse.ArgumentTypeError("not an id; `steward keys list` shows them") from None
 
 
+def _spooled(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not an id; `steward spool ls` shows them") from None
+
+
+def _since(text: str) -> datetime:
+    try:
+        return datetime.now(UTC) - timedelta(seconds=_AGE(text))
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("neither a date, a time (2026-11-01T12:00Z) nor an age (2d, 36h)") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import serve
     from steward.wiring import CONNS_A_RELAY
@@ -193,6 +257,39 @@ def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import settle_alone
 
     return settle_alone(settings)
+
+
+def _spool_ls(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import spool_command
+
+    return spool_command.ls(settings, arguments.json)
+
+
+def _spool_show(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import spool_command
+
+    return spool_command.show(settings, arguments.id, arguments.content, arguments.json)
+
+
+def _spool_retry(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import spool_command
+
+    if bool(arguments.id) == arguments.all:
+        print("steward: name the records to try again, or --all of them", file=sys.stderr)
+        return 2
+    return spool_command.retry(settings, arguments.id, arguments.json)
+
+
+def _spool_drop(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import spool_command
+
+    return spool_command.drop(settings, arguments.id, arguments.json)
+
+
+def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.reconcile_command import run
+
+    return run(settings, arguments.since, arguments.fix, arguments.json)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

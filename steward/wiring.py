@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from steward.adapters.httpx_upstream import HttpxUpstream
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
+    from steward.adapters.spool_quarantine import Quarantine
 
 CONNS_A_RELAY = 2
 """One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
@@ -172,6 +173,16 @@ def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
 
     engine, keyring = open_database(settings)
     return PostgresDirectory(engine, keyring), engine.dispose
+
+
+def open_quarantine(settings: Settings) -> Quarantine:
+    """What was set aside, for the spool commands. Raises SettingError; a folder that is missing is not made."""
+    from steward.adapters.spool_quarantine import Quarantine
+
+    keyring = Keyring(settings.needed_encryption_key())
+    if not settings.spool_dir.is_dir():
+        raise SettingError("SPOOL_DIR: there is no such folder")
+    return Quarantine(settings.spool_dir, keyring)
 
 
 def open_store(destination: Destination | None) -> BodyStore | None:
