@@ -16,7 +16,7 @@ from tests.servers.socket_provider import Answer, Provider, Received
 from tests.servers.steward import RunningSteward, running_steward
 
 TOKEN = "an-admin-token-of-more-than-32-characters"
-OPERATORS = ["/docs", "/openapi.json"]
+OPERATORS = ["/docs", "/metrics", "/openapi.json"]
 SPELLINGS = [
     b"/%64ocs",
     b"/docs/",
@@ -119,7 +119,7 @@ def test_the_operators_port_relays_nothing(house: House) -> None:
 
 
 def test_no_page_of_ours_names_a_foreign_host_or_runs_a_script(house: House) -> None:
-    for path in ("/docs", "/openapi.json", "/health"):
+    for path in ("/docs", "/openapi.json", "/health", "/metrics"):
         answer = house.get(path.encode(), ops=True)
         assert answer.status == 200
         assert not re.search(rb"https?://|//[a-z]|<script|@import|url\(", answer.body)
