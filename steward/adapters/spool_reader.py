@@ -1,8 +1,8 @@
 """The settler's end of the spool: hands out what the relays wrote until it is said to be done.
 
-It waits for nothing, copies nothing and throws nothing away that can still be read: a record stays in its segment, with
-a mark, until row and body are in. What cannot be read is set aside alone, as octets, and the call's intent stands in for
-it. It tells the living from the dead by locks; the clock is for ages and for the quarantine's 14 days.
+It waits for nothing, copies nothing and throws nothing away that can still be read: a record stays in its segment,
+with a mark, until row and body are in. What cannot be read is set aside alone, as octets, and the call's intent stands
+in for it. It tells the living from the dead by locks; the clock is for ages and for the quarantine's 14 days.
 
 Not for several threads: one settler calls it, one call at a time.
 """
