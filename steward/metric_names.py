@@ -48,6 +48,7 @@ COST = Metric("steward_cost_usd", "counter", "US dollars, where the price is kno
 UNPRICED = Metric(
     "steward_unpriced_calls", "counter", "Calls with tokens whose price is not known.", ("provider", "model")
 )
+INTERRUPTED = Metric("steward_interrupted_calls", "counter", "Calls whose process died before their end was known.")
 ERRORS = Metric("steward_call_errors", "counter", "Calls that failed, by the code of why.", ("provider", "code"))
 OCTETS = Metric("steward_body_bytes", "counter", "Octets of bodies relayed.", ("provider", "side"))
 ADDED = Metric(
@@ -94,7 +95,7 @@ KEYS = Metric("steward_known_keys", "livemax", "Keys in memory.")
 RESIDENT = Metric("steward_resident_bytes", "livesum", "Resident memory.", ("role",))
 
 TABLE = (
-    *(CALLS, TOKENS, COST, UNPRICED, ERRORS, OCTETS, ADDED, FIRST_BYTE, DURATION),
+    *(CALLS, TOKENS, COST, UNPRICED, INTERRUPTED, ERRORS, OCTETS, ADDED, FIRST_BYTE, DURATION),
     *(ROWS, ROWS_REFUSED, POISONED, PUTS, LEDGER_WRITES, REFUSED),
     *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST),
     *(PROCESSES, READY, DATABASE_UP, DATABASE_CONNECTIONS, IN_FLIGHT, CONNECTIONS, UPSTREAM, KEYS),

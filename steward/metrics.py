@@ -64,6 +64,7 @@ class CallMetrics:
         _begin(board, names.LEDGER_WRITES, ("written", "failed"))
         board.add(names.ROWS_REFUSED, by=0)
         board.add(names.POISONED, by=0)
+        board.add(names.INTERRUPTED, by=0)
 
     def count(self, exchange: Exchange, metered: Metered, cost: Cost | None, record: Record) -> None:
         """One call, once."""
@@ -98,6 +99,7 @@ class CallMetrics:
         """A call of which nothing but its beginning is known, once it is sure that there is no more."""
         if self._board is not None:
             self._ended(self._board, record)
+            self._board.add(names.INTERRUPTED)
 
     @staticmethod
     def _ended(board: Board, record: Record) -> None:
@@ -170,6 +172,8 @@ class RelayState:
     caller_connections: int
     known_keys: int
     held: Connections = Connections()
+    spool_limit_bytes: int | None = None
+    """None where calls are not spooled."""
 
 
 class RelayMetrics:
@@ -187,6 +191,8 @@ class RelayMetrics:
         put(names.CONNECTIONS, state.caller_connections)
         put(names.UPSTREAM, state.held.upstream)
         put(names.KEYS, state.known_keys)
+        if state.spool_limit_bytes is not None:
+            put(names.SPOOL_LIMIT, state.spool_limit_bytes)
         put(names.DATABASE_CONNECTIONS, state.held.database_in_use, ("in_use",))
         put(names.DATABASE_CONNECTIONS, state.held.database_idle, ("idle",))
         _process(self._board, "relay")

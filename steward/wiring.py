@@ -100,7 +100,8 @@ class Services:
     def relay_state(self, calls: int, connections: int) -> RelayState:
         """What is shown of this process; the server knows its calls and its callers' connections."""
         heard, keys = self.authenticator.database_heard(), self.authenticator.known_keys
-        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held())
+        limit = self.settings.spool_max_bytes if self.settings.after_response == "spool" else None
+        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""

@@ -165,6 +165,7 @@ def test_shed_and_lost_bodies_and_interrupted_calls_are_counted(board: Board) ->
     assert value(text, "steward_rows_total", body_state="lost") == 2
     assert value(text, "steward_rows_refused_total") == 1
     assert value(text, "steward_calls_total", outcome="interrupted", model="none", status="none") == 1
+    assert value(text, "steward_interrupted_calls_total") == 1
 
 
 def test_what_alerts_ask_for_is_there_before_it_happens(board: Board) -> None:
@@ -207,7 +208,7 @@ def test_a_relay_is_shown_until_it_ends(board: Board) -> None:
     calls = iter(range(1, 1000))
 
     def read() -> RelayState:
-        return RelayState(True, True, next(calls), 5, 7, Connections(6, 1, 2))
+        return RelayState(True, True, next(calls), 5, 7, Connections(6, 1, 2), 1 << 30)
 
     async def shown() -> None:
         keeping = asyncio.ensure_future(RelayMetrics(board).keep(read, every_s=0))
@@ -220,6 +221,7 @@ def test_a_relay_is_shown_until_it_ends(board: Board) -> None:
     assert value(text, "steward_caller_connections") == 5
     assert value(text, "steward_upstream_connections") == 6
     assert value(text, "steward_known_keys") == 7
+    assert value(text, "steward_spool_limit_bytes") == 1 << 30
     assert value(text, "steward_database_connections", state="in_use") == 1
     assert value(text, "steward_database_connections", state="idle") == 2
     assert value(text, "steward_processes", role="relay") == 1
