@@ -54,6 +54,7 @@ class Spool:
         self._spool = open_spool(folder)
         self._relay, self._owner = new_relay(self._spool)
         self._reserve = Reserve(self._relay, limits.reserve_bytes)
+        self._room.disk_full = not self._reserve.whole
         self._segment = SegmentWriter(self._relay, keyring, 0)
         self._weight = 0
         self._ends_at = limits.segment_ends_at
@@ -70,7 +71,7 @@ class Spool:
         """See ports.AfterResponse."""
         if self._flusher.gone:
             self._note_gone()
-        if self._closed or not self._reserve.whole or not self._takes_calls():
+        if self._closed or not self._takes_calls():
             self._refuse()
         try:
             self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
@@ -180,7 +181,9 @@ class Spool:
             try:
                 self._append(_END, exchange.id, key_id.int, plain)
             except OSError:
-                if not self._reserve.spend():
+                spent = self._reserve.spend()
+                self._room.disk_full = True
+                if not spent:
                     raise
             else:
                 return
@@ -235,7 +238,8 @@ class Spool:
     def _look(self) -> None:
         """Now and then, in the flusher's thread: the reserve, and whether what was said once may be said again."""
         self._reserve.restore()
-        if self._said_full and self._reserve.whole and self._room.takes_calls():
+        self._room.disk_full = not self._reserve.whole
+        if self._said_full and self._room.takes_calls():
             self._said_full = False
         if self.shed == self._shed_before:
             self._said_shed.clear()

@@ -52,6 +52,8 @@ class Room:
         self._bounded = limits.whole_bytes is not None
         self._by_key: dict[int, int] = {}
         self._segments: dict[int, dict[int, int]] = {}
+        self.disk_full = False
+        """The reserve is broken into: what is left of it is for records."""
         self.used = 0
         """Octets of ours that are on the disk."""
         self.others = 0
@@ -59,10 +61,12 @@ class Room:
 
     def takes_calls(self) -> bool:
         """Whether a new call may begin."""
-        return self._weight() < self._calls_until
+        return not self.disk_full and self._weight() < self._calls_until
 
     def takes_body(self, key: int, size: int) -> bool:
         """Whether this key may put so much more."""
+        if self.disk_full:
+            return False
         return self._weight() + size <= self._bodies_until and self._by_key.get(key, 0) + size <= self._key_until
 
     def add(self, segment: int, key: int, size: int) -> None:

@@ -6,8 +6,8 @@ frame that is whole.
     magic 4 | kind 1 | number 4 | length 4 | request id 16 | payload | CRC-32 of all before it 4     (big-endian)
 
 `number` counts the frames of a segment from 0. It is the nonce of the sealed payload, never given twice, and where
-frames are missing behind damaged octets it tells how many. (Where no octets are damaged, a missing number means nothing:
-a full disk took a part of that frame, and the writer cut it off.)
+frames are missing behind damaged octets it tells how many. (Where no octets are damaged, a missing number means
+nothing: a full disk took a part of that frame, and the writer cut it off.)
 """
 
 from __future__ import annotations
