@@ -164,7 +164,6 @@ def _environ(address: PostgresAddress, folder: Path, provider_url: str) -> dict[
         "POSTGRES_PASSWORD": str(password),
         "POSTGRES_DB": address.database,
         "BODY_STORE_URL": bodies.as_uri(),
-        "AFTER_RESPONSE": "inline",
         "SPOOL_DIR": str(folder / "spool"),
         "OPENAI_BASE_URL": provider_url,
         "ANTHROPIC_BASE_URL": provider_url,
