@@ -18,7 +18,9 @@ _OUR_KEYS = b"mdm_"
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_FIELD = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
+_FIELD = re.compile(rb"([^:\r]*+):[ \t]*+([^\r]*+)\r\n")
+_CONTROL = bytes({*range(32), 127} - {ord("\t")})
+"""What no line may hold (RFC 9110, 5.5), but for the two octets of its end."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -67,6 +69,7 @@ KEPT_QUERY = frozenset({b"alt", b"api-version", b"beta", b"stream"})
 
 PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 _STAYS = [b"keep-alive"]
+_SAY_SO = frozenset({b"connection", b"proxy-connection"})
 _KEPT_VALUE_MAX = 1_024
 _KEPT_NAME_MAX = 64
 
@@ -186,23 +189,24 @@ def _length(value: bytes) -> int:
 
 def read_lines(lines: bytes) -> Headers | None:
     """The fields of a head as it stood on the wire, each line with its CRLF: names lower-case, values without the space
-    before them. None when one would not pass the gate: what is no field, a name that is no token, CR, LF or NUL
-    anywhere, a folded line.
+    before them. None when one would not pass the gate, or the parser: what is no field, a name that is no token, a
+    control character but for a tab, a folded line.
 
     Counting line ends and looking once through all names costs a third of an expression that says the same.
     """
     fields = [(name.lower(), value) for name, value in _FIELD.findall(lines)]
     ends = lines.count(b"\r\n")
-    if ends != len(fields) or len(lines) - len(lines.translate(None, b"\r\n\x00")) != 2 * ends:
+    if ends != len(fields) or len(lines) - len(lines.translate(None, _CONTROL)) != 2 * ends:
         return None
-    if b"".join([item[0] for item in fields]).translate(None, _TOKEN):
+    names = [item[0] for item in fields]
+    if b"".join(names).translate(None, _TOKEN) or b"" in names:
         return None
     return fields
 
 
 def closes(headers: Headers) -> bool:
-    """Whether the connection ends with this message."""
-    lists = [value for name, value in headers if name == b"connection"]
+    """Whether the connection ends with this message. Old servers say it in `Proxy-Connection`."""
+    lists = [value for name, value in headers if name in _SAY_SO]
     return bool(lists) and (lists != _STAYS) and any(b"close" in _words(value) for value in lists)
 
 

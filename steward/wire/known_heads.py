@@ -2,6 +2,7 @@
 
 An SDK sends the same fields every time, but for the length of its body: the octets themselves, without that one line,
 are what a head is known by. It remembers no head that is not plain, none that the gate refuses, and a bounded number.
+It asks nobody whether a head's key is good: what it remembers opens nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from steward.errors import StewardError
 from steward.exchange import Headers
 from steward.wire.headers import CallerHead, read_caller_head, read_lines
 
-ENTRIES = 1024
+ENTRIES = 512
 ENTRY_BYTES = 4096
-"""Heads longer than this are read anew each time."""
+ENTRY_FIELDS = 48
+"""Heads with more octets or fields are read anew each time: a caller without a key can fill this, to some 8 MB."""
 
 _LENGTH = b"\r\ncontent-length: "
 _LENGTH_DIGITS = 9
-_UNPLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
+_UNPLAIN = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings", b"proxy-connection"}
+)
 _KEEP_ALIVE = frozenset({b"keep-alive", b"Keep-Alive"})
 
 
@@ -47,11 +51,12 @@ class KnownHeads:
         """All fields, and the same taken apart; None for a head that is not plain: it is read with more care.
 
         Plain: no name twice, one length or none, nothing about the connection but that it stays. `lines` end in CRLF.
+        The list of fields is the call's own; the lists of the head are shared by all who sent it, and are not changed.
         """
         at = lines.lower().find(_LENGTH)
         if at < 0:
             known = self._known.get((at, lines)) or self._learn(lines, at, lines, max_fields)
-            return None if known is None else (known.before, known.head)
+            return None if known is None else ([*known.before], known.head)
         start = at + len(_LENGTH)
         end = lines.find(b"\r\n", start)
         digits = lines[start:end]
@@ -80,7 +85,7 @@ class KnownHeads:
             known = _Known(headers[:place], headers[place + 1 :], read_caller_head(headers, lines))
         except StewardError:
             return None
-        if len(key) <= ENTRY_BYTES:
+        if len(key) <= ENTRY_BYTES and len(headers) <= ENTRY_FIELDS:
             if len(self._known) >= ENTRIES:
                 self._known.clear()
             self._known[(at, key)] = known

@@ -79,6 +79,13 @@ ANSWERS = {
     "599": (b"HTTP/1.1 599 Hm\r\ncontent-length: 1\r\n\r\nx", 599, 1, b"x", True),
     "interim": (b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED + b"hello", 200, 5, b"hello", True),
     "close": (SIZED.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") + b"hello", 200, 5, b"hello", False),
+    "close, said as to a proxy": (
+        SIZED.replace(b"\r\n\r\n", b"\r\nProxy-Connection: close\r\n\r\n") + b"hello",
+        200,
+        5,
+        b"hello",
+        False,
+    ),
     "1.0": (SIZED.replace(b"1.1", b"1.0") + b"hello", 200, 5, b"hello", False),
 }
 
@@ -267,7 +274,12 @@ REFUSED = {
     "a folded line": framed(b"x-a: a", b"  b", b"content-length: 12"),
     "a space in a name": framed(b"content-length : 12"),
     "an empty name": framed(b": a", b"content-length: 12"),
+    "no name, and a length behind it": framed(b":content-length: 12"),
+    "no name, and chunks behind it": framed(b"::transfer-encoding: chunked"),
     "no colon": framed(b"novalue", b"content-length: 12"),
+    "a control character": framed(b"x-a: a\x01", b"content-length: 12"),
+    "an escape": framed(b"x-a: \x1b[2J", b"content-length: 12"),
+    "DEL": framed(b"x-a: \x7f", b"content-length: 12"),
     "101": framed(b"upgrade: x", b"connection: upgrade", start=b"HTTP/1.1 101 Switching"),
     "101 without a word": framed(start=b"HTTP/1.1 101 Switching"),
     "99": framed(b"content-length: 12", start=b"HTTP/1.1 099 Hm"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import httptools
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from steward.exchange import Headers
 from steward.wire.headers import read_caller_head, read_lines
-from steward.wire.known_heads import ENTRIES, ENTRY_BYTES, KnownHeads
+from steward.wire.known_heads import ENTRIES, ENTRY_BYTES, ENTRY_FIELDS, KnownHeads
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -81,11 +83,17 @@ UNPLAIN = {
     "a folded line": (*PLAIN, b" X: 1"),
     "no colon": (*PLAIN, b"x"),
     "no name": (*PLAIN, b": x"),
+    "no name, and a field behind it": (b"Host: x", b":X-Majordomo-Key: mdm_sk_0123456789abcdef"),
+    "no name, and a length behind it": (b"Host: x", b"::Content-Length: 3"),
     "a space in a name": (*PLAIN, b"X-A : 1"),
     "NUL": (*PLAIN, b"X-A: \x00"),
     "CR": (*PLAIN, b"X-A: a\rX-B: b"),
     "LF": (*PLAIN, b"X-A: a\nContent-Length: 3"),
     "LF before the name": (*PLAIN, b"\nContent-Length: 3"),
+    "a control character": (*PLAIN, b"X-A: \x01"),
+    "an escape": (*PLAIN, b"X-A: \x1b[2J"),
+    "DEL": (*PLAIN, b"X-A: \x7f"),
+    "close, said as to a proxy": (*PLAIN, b"Proxy-Connection: close"),
 }
 
 
@@ -111,6 +119,76 @@ def test_memory_is_bounded() -> None:
         assert heads.read(lines(*PLAIN, b"X-Id: %d" % number), 100) is not None
     assert heads.read(lines(*PLAIN, b"X-Long: " + b"x" * ENTRY_BYTES), 100) is not None
     assert heads.entries <= ENTRIES
+
+
+def test_a_head_of_many_fields_is_read_anew() -> None:
+    """Each field costs more here than on the wire: a caller without a key must not fill the memory with them."""
+    heads = KnownHeads()
+    fields = [b"Host: x", *(b"X-%d: 1" % number for number in range(ENTRY_FIELDS))]
+    assert heads.read(lines(*fields), 100) is not None
+    assert heads.entries == 0
+    assert heads.read(lines(*fields[:-1]), 100) is not None
+    assert heads.entries == 1
+
+
+@pytest.mark.parametrize("fields", [PLAIN, (b"Host: x", b"X-A: 1")])
+def test_what_one_call_does_to_its_fields_is_no_other_calls(fields: tuple[bytes, ...]) -> None:
+    heads = KnownHeads()
+    for _ in range(3):
+        found = heads.read(lines(*fields), 100)
+        assert found is not None
+        assert len(found[0]) == len(fields)
+        found[0].append((b"x-late", b"1"))
+
+
+class Parsed:
+    """What the parser makes of one request without a body."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.headers: Headers = []
+        self.keep_alive = False
+        self.ends = 0
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(octets)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field."""
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        assert not self._parser.should_upgrade()
+        self.keep_alive = self._parser.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self.ends += 1
+
+
+bodyless = st.sampled_from(
+    [
+        *(b"%b\r\n" % field for field in PLAIN if not field.startswith(b"Content-Length")),
+        b"Content-Length: 0\r\n",
+        b"content-length:0\r\n",
+        b"Upgrade: h2c\r\n",
+        b"Proxy-Connection: close\r\n",
+    ]
+)
+octets_between = st.one_of(
+    st.just(b""), st.sampled_from([b":", b"\r", b"\n", b"\r\n", b" ", b"\t", b","]), st.binary(max_size=2)
+)
+
+
+@unhurried
+@given(st.lists(st.tuples(bodyless, octets_between, st.integers(0, 60)), min_size=1, max_size=6))
+def test_what_is_plain_the_parser_reads_the_same(fields: list[tuple[bytes, bytes, int]]) -> None:
+    """Whatever octets stand anywhere in it: nothing is plain that the parser would refuse or read otherwise."""
+    octets = b"".join(field[:at] + put + field[at:] for field, put, at in fields)
+    end = (octets + b"\r\n").find(b"\r\n\r\n") + 2
+    found = KnownHeads().read(octets[:end], 100)
+    if found is not None:
+        parsed = Parsed(b"GET / HTTP/1.1\r\n" + octets[:end] + b"\r\n")
+        assert (parsed.headers, parsed.keep_alive, parsed.ends) == (found[0], True, 1)
 
 
 parts = st.lists(
