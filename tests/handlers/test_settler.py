@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -296,14 +297,18 @@ def ended(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int
     return process.wait(30)
 
 
+def grown(it: Installation, before: int) -> bool:
+    """Whether there are more rows than before."""
+    return len(it.rows()) > before
+
+
 def test_kills_and_a_new_process_each_time_lose_nothing_and_write_nothing_twice(installation: Installation) -> None:
     it = installation
     spool = it.spool()
     calls = relayed(spool, 300)
     for _ in range(3):
         settler = it.settler()
-        before = len(it.rows())
-        eventually(lambda before=before: len(it.rows()) > before or settler.poll() is not None, 30)  # noqa: B023
+        eventually(partial(grown, it, len(it.rows())), 30)
         calls += relayed(spool, 400)
         assert ended(settler, signal.SIGKILL) == -signal.SIGKILL
     flight = replace(calls[0], id=uuid4())

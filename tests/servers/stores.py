@@ -120,6 +120,13 @@ class Script:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
+    with s3() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def s3() -> Iterator[S3Server]:
+    """The server itself, for who is no test."""
     with _process(_S3) as port:
         address = f"http://127.0.0.1:{port}"
         allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
