@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -136,6 +138,22 @@ def test_an_alert_is_one_that_can_be_acted_on(rule: Rule) -> None:
     assert shown <= kept | ({"instance"} if not kept else set()) | {
         label for metric, *_ in selectors(rule["expr"]) for label in metric.labels if not kept
     }
+
+
+def test_alerts_speak_when_they_should_and_else_are_silent() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: alerts are checked by their text alone")
+    for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts-test.yaml"]):
+        ran = subprocess.run([promtool, *command], cwd=FOLDER, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_alerts_own_tests_name_alerts_that_exist() -> None:
+    cases = yaml.safe_load((FOLDER / "alerts-test.yaml").read_text())["tests"]
+    tried = {each["alertname"] for case in cases for each in case["alert_rule_test"]}
+    assert len(tried) > 10
+    assert tried <= {rule["alert"] for rule in rules()}
 
 
 def test_every_alert_has_its_chapter_and_every_chapter_its_alert() -> None:
