@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -30,7 +31,8 @@ from tests.servers.waiting import eventually
 WITHIN_S = 120.0
 _LOOK_EVERY_S = 0.25
 _ROWS = text(
-    "SELECT id, tags->>'Call' AS number, api_key_id, outcome, body_state, body_key, body_sha256 FROM llm_requests"
+    "SELECT id, tags->>'Call' AS number, api_key_id, outcome, body_state, body_key, body_sha256, truncated "
+    "FROM llm_requests"
 )
 _ENDS: Mapping[Kind, Iterable[Outcome]] = {
     Kind.RESET: (Outcome.UPSTREAM_FAILED,),
@@ -51,6 +53,7 @@ class Row:
     body_state: BodyState
     body_key: str | None
     body_sha256: str | None
+    truncated: bool = False
 
 
 @dataclass
@@ -144,6 +147,7 @@ def rows(installation: Installation, keys: Mapping[UUID, int]) -> list[Row]:
             body_state=BodyState(each.body_state),
             body_key=each.body_key,
             body_sha256=each.body_sha256,
+            truncated=each.truncated,
         )
         for each in found
     ]
@@ -180,7 +184,8 @@ def _look(account: Account, call: Call, row: Row | None, excused: Collection[Bod
         account.bodies[row.body_state] += 1
         if row.outcome is not Outcome.COMPLETE:
             account.wrong_outcomes.append(call.number)
-        if row.body_state is not BodyState.STORED and row.body_state not in excused:
+        state = BodyState.SHED if row.truncated else row.body_state  # a part of it was shed, and the row says so
+        if state is not BodyState.STORED and state not in excused:
             account.unexcused.append(call.number)
     elif row is not None and call.status == 200 and row.outcome not in _ends(call.kind):
         account.wrong_outcomes.append(call.number)
@@ -223,24 +228,32 @@ def other_bodies(calls: Iterable[Call], ledger: Iterable[Row], read: Callable[[s
         except (OSError, BodyNotFound):
             return False
         call = by_number[row.number]
-        return hashlib.sha256(octets).hexdigest() == row.body_sha256 and _holds(octets, call)
+        return hashlib.sha256(octets).hexdigest() == row.body_sha256 and _holds(octets, call, row.truncated)
 
     with ThreadPoolExecutor(8) as pool:
         return [row.number or 0 for row, same in zip(stored, pool.map(right, stored), strict=True) if not same]
 
 
-def _holds(octets: bytes, call: Call) -> bool:
-    """Whether a body object holds what the call asked, and what was answered as far as it came."""
+def _holds(octets: bytes, call: Call, truncated: bool) -> bool:
+    """Whether a body object holds what the call asked and was answered; where it was cut, the beginning of that."""
     document = orjson.loads(gzip.decompress(octets))
-    request, response = document["request"]["body"], document["response"]["body"]
-    expected = b"".join(answered(call.number, call.kind))
-    if request != orjson.loads(asked(call.number, call.kind)):
-        return False
-    if document["response"]["body_encoding"] == "json":
-        return bool(response == orjson.loads(expected))
-    if call.ended:
-        return bool(response.encode() == expected)
-    return expected.startswith(response.encode())
+    sides = (
+        (document["request"]["body"], asked(call.number, call.kind), truncated),
+        (document["response"]["body"], _answer(call), truncated or not call.ended),
+    )
+    return all(_same(kept, expected, cut) for kept, expected, cut in sides)
+
+
+def _answer(call: Call) -> bytes:
+    """The provider's, or ours as the caller got it."""
+    return b"".join(answered(call.number, call.kind)) if call.status in (0, 200) else call.body
+
+
+def _same(kept: Any, expected: bytes, cut: bool) -> bool:
+    """`kept`: text, or the document where it was JSON."""
+    if not isinstance(kept, str):
+        return bool(kept == orjson.loads(expected))
+    return expected.startswith(kept.encode()) if cut else kept.encode() == expected
 
 
 def assert_nothing_leaked(installation: Installation) -> None:
