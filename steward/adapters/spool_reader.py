@@ -368,7 +368,10 @@ def _close(handed: Handed) -> None:
 
 
 def _clear_unfinished(relays: Folder) -> None:
-    """Folders that a process made and did not live to name."""
+    """Folders that a process made and did not live to name, and those a settler emptied and did not live to remove."""
+    for name in list(relay_names(relays)):
+        with contextlib.suppress(OSError):
+            relays.remove_folder(name)
     for name in relays.names():
         if not name.startswith("."):
             continue

@@ -26,7 +26,7 @@ from steward.adapters.spool_files import (
     segment_name,
     segment_number,
 )
-from steward.adapters.spool_index import NONE
+from steward.adapters.spool_index import NONE, Index
 from steward.adapters.spool_progress import Mark
 from steward.adapters.spool_scan import Condition, Found, Segment
 from steward.seal import Keyring
@@ -116,6 +116,7 @@ class Relay:
         """Its file is gone, and what waited in it is lost."""
         if self.segments.pop(segment.number, None) is not None:
             self.lost += len(segment.lost) + segment.index.unsettled()
+            segment.index = Index()
             segment.rest()
 
     def remove_besides(self, segment: Segment) -> None:
