@@ -24,7 +24,7 @@ from steward.adapters.spool_files import RESERVE, new_relay, open_spool
 from steward.adapters.spool_flush import Flusher
 from steward.adapters.spool_room import Room, SpoolLimits
 from steward.adapters.spool_sealed import PIECE_BYTES, SealedWriter
-from steward.adapters.spool_segment import Reserve, SegmentWriter
+from steward.adapters.spool_segment import NO_ROOM, Reserve, SegmentWriter
 from steward.codec import Beside, Kept, encode_exchange, encode_intent
 from steward.errors import NotAccepted
 from steward.exchange import Body, Exchange, Intent
@@ -164,29 +164,32 @@ class Spool:
 
     def _submit_bare(self, exchange: Exchange) -> None:
         """The record without its bodies, out of the reserve if need be. Raises OSError when that is spent, too."""
-        if self._closed:
-            exchange.request.close()
-            exchange.response.close()
-            raise OSError("the spool is closed")
-        self.shed += 1
-        key_id = exchange.caller.key_id
-        if key_id not in self._said_shed:
-            self._said_shed.add(key_id)
-            log.say("spool_bodies_shed", logging.WARNING, key=key_id)
-        exchange.bodies_shed = True
         exchange.request.close()
         exchange.response.close()
-        plain = encode_exchange(exchange, None, None)
+        if self._closed:
+            raise OSError("the spool is closed")
+        if exchange.request.size_bytes or exchange.response.size_bytes:
+            self._shed(exchange)
+        key, plain = exchange.caller.key_id.int, encode_exchange(exchange, None, None)
         while True:
             try:
-                self._append(_END, exchange.id, key_id.int, plain)
-            except OSError:
-                spent = self._reserve.spend()
+                self._append(_END, exchange.id, key, plain)
+            except OSError as exc:
+                spent = exc.errno in NO_ROOM and self._reserve.spend()
                 self._room.disk_full = True
                 if not spent:
                     raise
             else:
                 return
+
+    def _shed(self, exchange: Exchange) -> None:
+        """The row will say it; here it is counted, and said once for each key until there is room again."""
+        self.shed += 1
+        exchange.bodies_shed = True
+        key_id = exchange.caller.key_id
+        if key_id not in self._said_shed:
+            self._said_shed.add(key_id)
+            log.say("spool_bodies_shed", logging.WARNING, key=key_id)
 
     def _append(self, kind: int, request_id: UUID, key: int, plain: bytes) -> int:
         """One frame more; the number of the segment it went to. Raises OSError: then nothing was appended."""

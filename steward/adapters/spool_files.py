@@ -179,7 +179,8 @@ def open_spool(path: Path) -> Folder:
         said = _WRONG.get(exc.errno or 0, "cannot be opened or made")
         raise SettingError(f"SPOOL_DIR: the folder {said}.") from exc
     status = os.fstat(folder.descriptor)
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != FOLDER_MODE:
+    # Below a folder of a group's (a volume with fsGroup) it inherits a bit that lets nobody in.
+    if status.st_uid != os.geteuid() or status.st_mode & 0o777 != FOLDER_MODE:
         folder.close()
         raise SettingError("SPOOL_DIR: the folder must belong to the user that runs the Steward, with mode 0700.")
     return folder

@@ -11,11 +11,13 @@ import os
 import threading
 from typing import Final
 
-from steward.adapters.spool_files import RESERVE, Folder, new_segment, segment_name
+from steward.adapters.spool_files import RESERVE, SEALING_BYTES, Folder, new_segment, segment_name
 from steward.seal import Keyring
-from steward.wire.frames import encode
+from steward.wire.frames import MAX_PAYLOAD_BYTES, encode
 
 RESERVE_STEP_BYTES: Final = 256 * 1024
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a disk says that is full, or as full as it may be."""
 
 
 class SegmentWriter:
@@ -42,6 +44,8 @@ class SegmentWriter:
         Raises OSError: then nothing was appended.
         """
         number = self._frames
+        if len(plain) + SEALING_BYTES > MAX_PAYLOAD_BYTES:
+            raise OSError(errno.EMSGSIZE, "no reader takes so long a record")
         frame = encode(kind, number, request_id, self._seal.seal(kind, number, request_id, plain))
         self._write(frame)
         self._frames = number + 1
@@ -91,7 +95,7 @@ class Reserve:
                 os.posix_fallocate(self._descriptor, 0, max(1, self._full))
             except OSError as exc:
                 os.ftruncate(self._descriptor, self._size)
-                if exc.errno not in _NO_ROOM:
+                if exc.errno not in NO_ROOM:
                     raise
                 return
             self._size, self.whole = self._full, True
@@ -99,6 +103,3 @@ class Reserve:
     def close(self) -> None:
         """Gives the descriptor back."""
         os.close(self._descriptor)
-
-
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
