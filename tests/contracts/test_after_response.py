@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,12 +14,15 @@ import pytest
 from steward.adapters.inline import Inline, InlineLimits
 from steward.adapters.memory import MemoryAfterResponse, MemoryLedger
 from steward.adapters.memory_bodies import MemoryBodyStore
+from steward.adapters.spool import Spool, SpoolLimits
+from steward.adapters.spool_reader import SpoolReader
 from steward.errors import LedgerUnavailable, StoreUnavailable
 from steward.exchange import LOCAL_ORG, Exchange, Intent, Outcome
-from steward.ports import AfterResponse
+from steward.ports import AfterResponse, Handed
 from steward.price import bundled
 from steward.settle import Settler
 from tests.exchanges import exchange, route
+from tests.spooled import KEYRING
 
 CHAT = {"model": "gpt-4o-mini", "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
 COUNT = 50
@@ -52,12 +58,32 @@ def inline_over(ledger: MemoryLedger, store: MemoryBodyStore) -> Inline:
     return Inline(Settler(ledger, store, lambda: book), ledger, InlineLimits(backoff_s=0.01, intent_wait_s=0.2))
 
 
+def spool() -> Taken:
+    """What it took, its settler hands out; the ledger makes twice once."""
+    folder = Path(tempfile.mkdtemp()) / "spool"
+    limits = SpoolLimits(max_bytes=1 << 26, reserve_bytes=1 << 16)
+    return Taken(Spool(folder, KEYRING, limits), lambda: handed_out(folder))
+
+
+def handed_out(folder: Path) -> set[UUID]:
+    reader = SpoolReader(folder, KEYRING)
+    assert reader.acquire()
+    handed: list[Handed] = []
+    while more := reader.take(1000, 1 << 20):
+        handed += more
+    assert all(isinstance(each.item, Exchange) for each in handed), "no intent beside its end"
+    reader.done(handed)
+    reader.close()
+    shutil.rmtree(folder.parent)
+    return {each.item.id for each in handed}
+
+
 def finished(ledger: MemoryLedger) -> set[UUID]:
     rows = (row.record for row in ledger.newest(LOCAL_ORG, 10_000))
     return {record.id for record in rows if record.outcome is Outcome.COMPLETE}
 
 
-@pytest.fixture(params=[in_memory, inline], ids=["memory", "inline"])
+@pytest.fixture(params=[in_memory, inline, spool], ids=["memory", "inline", "spool"])
 def made(request: pytest.FixtureRequest) -> Callable[[], Taken]:
     """Makes the implementation, inside the running loop."""
     chosen: Callable[[], Taken] = request.param
