@@ -14,7 +14,7 @@ After the last byte      settle.py; it calls meter.py, body_object.py and price.
                          pricemoves.py pricenames.py rates.py).
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 What may be said         egress.py (the domain of every value that may leave), log.py and log_fields.py,
-                         metrics.py (metric_names.py metric_files.py).
+                         metrics.py (metric_names.py metric_files.py counted_calls.py).
 Settings and secrets     settings.py (setting_table.py values.py body_store_url.py), seal.py.
 Putting it together      wiring.py, app.py, cli.py, version.py; api/ are our own routes.
 Bytes and providers      wire/ and providers/: no socket, no clock.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from steward import errors
 from steward import metric_names as names
+from steward.counted_calls import CountedCalls
 from steward.errors import SettingError, StewardError
 from steward.exchange import BodyState, Cost, ErrorCode, Exchange, Metered, Operation, Record
 from steward.metric_files import Board, prepared_board, temporary_board
@@ -54,9 +55,10 @@ def prepare(folder: Path | None) -> Board:
 class CallMetrics:
     """What settle counts. From the metering step alone, so that it goes on while database and store are away."""
 
-    def __init__(self, board: Board | None = None) -> None:
-        """None: nobody asks, and nothing is counted."""
+    def __init__(self, board: Board | None = None, counted: CountedCalls | None = None) -> None:
+        """No board: nobody asks, and nothing is counted. `counted`: where a dead process's calls come again."""
         self._board = board
+        self._counted = counted
         if board is None:
             return
         _begin(board, names.ROWS, BodyState)
@@ -68,7 +70,7 @@ class CallMetrics:
 
     def count(self, exchange: Exchange, metered: Metered, cost: Cost | None, record: Record) -> None:
         """One call, once."""
-        if self._board is None:
+        if self._board is None or not self._is_new(record):
             return
         add, provider, model = self._board.add, record.provider, record.model or NONE
         self._ended(self._board, record)
@@ -97,9 +99,12 @@ class CallMetrics:
 
     def interrupted(self, record: Record) -> None:
         """A call of which nothing but its beginning is known, once it is sure that there is no more."""
-        if self._board is not None:
+        if self._board is not None and self._is_new(record):
             self._ended(self._board, record)
             self._board.add(names.INTERRUPTED)
+
+    def _is_new(self, record: Record) -> bool:
+        return self._counted is None or self._counted.is_new(record.id)
 
     @staticmethod
     def _ended(board: Board, record: Record) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from steward import log, metrics
 from steward.authenticate import Authenticator, KeyLimits
 from steward.capture import Spill
+from steward.counted_calls import CountedCalls
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.detect import Detector
 from steward.errors import KeyCheckUnavailable, LedgerFault, SchemaTooOld, SealBroken, SettingError
@@ -331,7 +332,8 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     store = open_store(settings.body_store)
     prices = open_prices(settings)
     board = board or metrics.prepare(None)
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
+    counts = CallMetrics(board, CountedCalls(board.folder / "counted"))
+    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=counts)
     spool = SpoolReader(settings.spool_dir, keyring)
     rounds = Rounds(spool, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s))
 

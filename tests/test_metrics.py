@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from steward import metric_names as names
 from steward.adapters.memory import MemoryLedger
 from steward.adapters.memory_bodies import MemoryBodyStore
+from steward.counted_calls import CountedCalls
 from steward.errors import LedgerUnavailable, SettingError, StoreRefused, StoreUnavailable
 from steward.exchange import Body, BodyState, Exchange, Outcome, Record, Timings
 from steward.metric_files import Board
@@ -92,6 +93,21 @@ def test_what_is_metered_again_is_not_counted_again(board: Board) -> None:
     settler.meter(made)
     settler.meter(made, again=True)
     assert value(board.text(), "steward_calls_total") == 1
+
+
+def test_who_settles_after_a_dead_one_counts_no_call_twice(board: Board, tmp_path: Path) -> None:
+    calls = [replace(exchange(CHAT, ANSWER), id=UUID(int=number)) for number in range(1, 6)]
+    for life in (calls[:3], calls[1:]):
+        counted = CountedCalls(tmp_path / "counted")
+        settler = Settler(MemoryLedger(), None, lambda: PRICES, metrics=CallMetrics(board, counted))
+        for call in life:
+            settler.meter(call)
+        settler.metrics.interrupted(settler.meter(replace(calls[0], id=UUID(int=9)), again=True).record)
+        counted.close()
+    text = board.text()
+    assert value(text, "steward_calls_total") == 6
+    assert value(text, "steward_tokens_total", kind="input") == 5000
+    assert value(text, "steward_interrupted_calls_total") == 1
 
 
 def test_what_is_read_again_costs_nothing_and_is_told_once(board: Board) -> None:
