@@ -119,8 +119,7 @@ class Settler:
         known = exchange.status in _OK or (
             metered.model is not None and book.knows(metered.model, exchange.route.provider)
         )
-        record = row(exchange, metered, cost, known)
-        record = replace(record, body_state=self._first_state(exchange))
+        record = row(exchange, metered, cost, known, self._first_state(exchange))
         if not again:
             log.call(exchange, metered, cost, record.model, record.body_state)
             self.metrics.count(exchange, metered, cost, record)
@@ -136,9 +135,9 @@ class Settler:
             method=intent.method,
             outcome=Outcome.INTERRUPTED,
         )
-        record = row(exchange, Metered(UsageSource.NONE), None, known=False)
         state = self._first_state(exchange)
-        return replace(record, body_state=BodyState.LOST if state is BodyState.PENDING else state)
+        state = BodyState.LOST if state is BodyState.PENDING else state
+        return row(exchange, Metered(UsageSource.NONE), None, False, state)
 
     def _first_state(self, exchange: Exchange) -> BodyState:
         if self._store is None or exchange.route.secretive:
@@ -222,7 +221,7 @@ def _take_result(settling: Settling, put: Put, result: PutResult) -> None:
     settling.let_go_of_object()
 
 
-def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool) -> Record:
+def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool, body_state: BodyState) -> Record:
     """The ledger row of an exchange; every text is cleaned and in its domain (SECURITY F3), every number in its range.
 
     `known`: the model stands in the price book, or the provider answered 2xx.
@@ -241,7 +240,7 @@ def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool) ->
         request_method=egress.method(exchange.method),
         requested_at=exchange.requested_at,
         outcome=exchange.outcome,
-        body_state=BodyState.NONE,
+        body_state=body_state,
         usage_source=metered.source,
         provider_api_key_hash=exchange.provider_api_key_hash,
         provider_api_key_alias=_text(exchange.provider_api_key_alias, _NAME),

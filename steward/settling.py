@@ -22,6 +22,10 @@ from steward.ports import Depth, Handed, Ledger, Settled
 from steward.putting import Putting
 from steward.settle import Settler
 
+AT_ONCE = 64
+AT_ONCE_FILES = 256
+"""Files share the turns of a disk's journal: the more at once, the cheaper each."""
+
 _PATIENCE_S = 600.0
 """A store must have refused for so long, in this process too, before a body is given up."""
 _MANY_MARKS = 10_000
@@ -41,7 +45,7 @@ class RoundLimits:
     batch_bytes: int = 32 << 20
     held_bytes: int = 64 << 20
     """Of calls whose bodies are with the store, or wait for it in memory."""
-    at_once: int = 64
+    at_once: int = AT_ONCE
     """Bodies in one batch for the store."""
     probe: int = 16
     """Bodies with which a store is tried that was away."""

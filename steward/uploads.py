@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from steward.ports import Put, PutResult
+P = TypeVar("P")
+R = TypeVar("R")
 
 
-def put_all(put: Callable[[Put], PutResult], puts: Sequence[Put], parallel: int, name: str) -> list[PutResult]:
+def put_all(put: Callable[[P], R], puts: Sequence[P], parallel: int, name: str) -> list[R]:
     """One result each, in order, once all are known; at most `parallel` at a time. Raises what `put` raises.
 
     The threads are daemons of our own: Python waits at its exit for those of an executor, and a store that accepts
@@ -19,7 +21,7 @@ def put_all(put: Callable[[Put], PutResult], puts: Sequence[Put], parallel: int,
     """
     if len(puts) == 1:
         return [put(puts[0])]
-    results: dict[int, PutResult] = {}
+    results: dict[int, R] = {}
     faults: list[BaseException] = []
     left = iter(range(len(puts)))
     lock = threading.Lock()

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from typing import Final, NoReturn
+from typing import BinaryIO, Final, NoReturn
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -19,11 +19,13 @@ from steward.body_object import place
 from steward.destination import FilesDestination
 from steward.errors import BodyNotFound, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
-from steward.ports import Put, PutResult, Source
+from steward.ports import Put, PutResult
 from steward.uploads import put_all
 
-PARALLEL: Final = 4
-"""Writers at a time: what syncs together shares the disk's journal."""
+AT_ONCE: Final = 256
+"""Files in one batch, open meanwhile."""
+PARALLEL: Final = 16
+"""Of these, brought to the disk at a time: what comes together shares one turn of its journal."""
 
 _REFUSALS: Final = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
@@ -45,7 +47,8 @@ class FilesBodyStore:
         self._folder = os.path.normpath(destination.folder)
 
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
-        return put_all(self._put, puts, PARALLEL, "body-files")
+        batches = [puts[at : at + AT_ONCE] for at in range(0, len(puts), AT_ONCE)]
+        return [result for batch in batches for result in self._put_batch(batch)]
 
     def get(self, key: str) -> bytes:
         parts = place("", key).split("/")
@@ -74,17 +77,28 @@ class FilesBodyStore:
     def close(self) -> None:
         """There is nothing to give back."""
 
-    def _put(self, put: Put) -> PutResult:
-        try:
-            parts = place("", put.key).split("/")
-            with self._opened(parts[:-1], make=True) as folder:
-                _write(folder, parts[-1], put.source)
-        except ValueError:
-            return PutResult(None, refused=True, code="InvalidKey")
-        except OSError as exc:
-            return PutResult(None, refused=exc.errno in _REFUSALS, code=errno.errorcode.get(exc.errno or 0))
-        url = f"file://{quote(f'{self._folder}/{put.key}')}"
-        return PutResult(BodyRef(put.key, url, put.sha256, put.size_bytes))
+    def _put_batch(self, puts: Sequence[Put]) -> list[PutResult]:
+        """All are written, then all are brought to the disk, then their folders: the fewest turns of its journal."""
+        with contextlib.ExitStack() as opened:
+            folders: dict[tuple[str, ...], int] = {}
+            parts: list[_Part] = []
+            for put in puts:
+                with _noted(part := _Part(put)):
+                    part.begin(self._open_once(folders, opened, place("", put.key).split("/")[:-1]))
+                parts.append(part)
+            put_all(_finish, parts, PARALLEL, "body-files")
+            moved = {part.folder for part in parts if part.fault is None}
+            unsynced = {folder for folder in moved if not _synced(folder)}
+            return [part.result(self._folder, part.folder in unsynced) for part in parts]
+
+    def _open_once(
+        self, folders: dict[tuple[str, ...], int], opened: contextlib.ExitStack, names: Sequence[str]
+    ) -> int:
+        """The folder of these names, open until the batch ends."""
+        key = tuple(names)
+        if key not in folders:
+            folders[key] = opened.enter_context(self._opened(names, make=True))
+        return folders[key]
 
     @contextlib.contextmanager
     def _opened(self, parts: Sequence[str], make: bool) -> Iterator[int]:
@@ -114,23 +128,80 @@ def _make(folder: int, part: str) -> None:
     os.fsync(folder)
 
 
-def _write(folder: int, name: str, source: Source) -> None:
-    """The file under its name only when all of it is on disk; nothing is left behind when that fails."""
-    part = f".{uuid4().hex}.part"
-    with open(os.open(part, _NEW, 0o600, dir_fd=folder), "wb") as file:
-        try:
-            if isinstance(source, bytes):
-                file.write(source)
-            else:
-                source.seek(0)
-                shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-            os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            os.unlink(part, dir_fd=folder)
-            raise
-    os.fsync(folder)
+class _Part:
+    """One object on its way: under a name of its own until all of it is on disk."""
+
+    def __init__(self, put: Put) -> None:
+        self.folder = -1
+        self.fault: PutResult | None = None
+        self._put = put
+        self._name = f".{uuid4().hex}.part"
+        self._file: BinaryIO | None = None
+
+    def begin(self, folder: int) -> None:
+        """Its octets are the kernel's. Raises OSError."""
+        self.folder = folder
+        self._file = open(os.open(self._name, _NEW, 0o600, dir_fd=folder), "wb", buffering=0)  # noqa: SIM115
+        source = self._put.source
+        if isinstance(source, bytes):
+            left = memoryview(source)
+            while left:
+                left = left[os.write(self._file.fileno(), left) :]
+        else:
+            source.seek(0)
+            shutil.copyfileobj(source, self._file, 1 << 20)
+
+    def finish(self) -> None:
+        """Its octets are on disk, and it has its name. Raises OSError."""
+        if self._file is None:
+            return
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._file = None
+        os.rename(self._name, self._put.key.rpartition("/")[2], src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def failed(self, fault: PutResult) -> None:
+        """Nothing is left behind of it."""
+        self.fault = fault
+        if self.folder >= 0:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            with contextlib.suppress(OSError):
+                os.unlink(self._name, dir_fd=self.folder)
+
+    def result(self, folder: str, unsynced: bool) -> PutResult:
+        """What became of it. `unsynced`: its name may not be on disk."""
+        put = self._put
+        if self.fault is not None:
+            return self.fault
+        if unsynced:
+            return PutResult(None, code="EIO")
+        return PutResult(BodyRef(put.key, f"file://{quote(f'{folder}/{put.key}')}", put.sha256, put.size_bytes))
+
+
+def _finish(part: _Part) -> None:
+    with _noted(part):
+        part.finish()
+
+
+@contextlib.contextmanager
+def _noted(part: _Part) -> Iterator[None]:
+    """What fails within is this part's fault alone."""
+    try:
+        yield
+    except ValueError:
+        part.failed(PutResult(None, refused=True, code="InvalidKey"))
+    except OSError as exc:
+        part.failed(PutResult(None, refused=exc.errno in _REFUSALS, code=errno.errorcode.get(exc.errno or 0)))
+
+
+def _synced(folder: int) -> bool:
+    try:
+        os.fsync(folder)
+    except OSError:
+        return False
+    return True
 
 
 def _fail(exc: OSError) -> NoReturn:
