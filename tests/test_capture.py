@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,7 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -134,6 +136,54 @@ def test_what_nobody_takes_is_given_back(size: int) -> None:
     capture.discard()
     capture.discard()
     assert body.file is None or body.file.closed
+
+
+# Where the queue behind the call makes the file
+
+
+class Spilt(io.BytesIO):
+    """A queue's file with room for so much."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def write(self, data: Any) -> int:
+        """All of it or an error."""
+        if self.tell() + len(data) > self.room:
+            raise OSError(122, "full")
+        return super().write(data)
+
+
+def test_the_queues_own_file_takes_what_is_too_large() -> None:
+    """Asked for once, for this side of this call, when it is needed."""
+    asked: list[tuple[UUID, str, UUID]] = []
+
+    def spill(*whose: Any) -> BinaryIO:
+        asked.append(whose)
+        return Spilt(NO_LIMIT)
+
+    whose = (UUID(int=1), "r", UUID(int=2))
+    capture = Capture(NO_LIMIT, spill, whose)
+    capture.add(b"x" * MEMORY_BYTES)
+    assert asked == []
+    capture.add(b"y" * 10)
+    capture.add(b"z")
+    assert asked == [whose]
+    assert isinstance(capture.body().file, Spilt)
+    size = MEMORY_BYTES + 11
+    assert told(capture.body()) == (b"x" * MEMORY_BYTES + b"y" * 10 + b"z", size, size, False)
+
+
+@pytest.mark.parametrize("room", [0, MEMORY_BYTES, MEMORY_BYTES + 15])
+def test_a_queue_without_room_truncates(room: int) -> None:
+    capture = Capture(NO_LIMIT, lambda *_: Spilt(room), (UUID(int=1), "q", UUID(int=2)))
+    capture.add(b"x" * MEMORY_BYTES)
+    for _ in range(3):
+        capture.add(b"y" * 10)
+    kept = {0: 0, MEMORY_BYTES: MEMORY_BYTES, MEMORY_BYTES + 15: MEMORY_BYTES + 10}[room]
+    content = (b"x" * MEMORY_BYTES + b"y" * 10)[:kept]
+    assert told(capture.body()) == (content, kept, MEMORY_BYTES + 30, True)
 
 
 # Disks that take nothing more, in a process of its own whose limits are real

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,7 @@ import pytest
 import uvloop
 
 from steward.adapters.memory import MemoryAfterResponse, MemoryDirectory
+from steward.adapters.spool import Spool, SpoolLimits
 from steward.authenticate import Authenticator
 from steward.detect import Detector
 from steward.errors import InternalError, KeyCheckUnavailable, LedgerUnavailable, NotAccepted
@@ -42,6 +44,7 @@ from tests.servers.listening import Listening, listening
 from tests.servers.misbehaving import Provider, Seen, in_thread
 from tests.servers.raw_caller import Heard, say
 from tests.servers.waiting import eventually
+from tests.spooled import KEYRING, files_below, relays, written
 
 CHAT = b"/v1/chat/completions"
 MESSAGES = b"/v1/messages"
@@ -400,6 +403,32 @@ def test_a_large_body_goes_through_and_is_kept_as_far_as_said(house: House, fram
     exchange = house.exchange()
     assert (exchange.request.size_bytes, exchange.request.truncated) == (len(body), True)
     assert exchange.request.content().reveal() == body[: 1 << 20]
+
+
+def test_a_large_body_is_sealed_from_its_first_octet_where_a_spool_waits(tmp_path: Path) -> None:
+    """Two megabytes up and down: no plain octet of them below the spool's folder, while the call runs or after."""
+    spool = Spool(tmp_path / "spool", KEYRING, SpoolLimits(max_bytes=64 << 20, reserve_bytes=1 << 16))
+    canary = b"canary-of-a-large-body"
+    body = canary * 100_000
+    seen: list[bytes] = []
+    with open_house(stages=lambda made: replace(made, after_response=spool, spill=spool.spill)) as house:
+        octets = house.call(b"Content-Length: %d" % len(body), body=None)
+        with connect(house) as sock:
+            sock.sendall(octets + body[: 1 << 20])
+            eventually(lambda: any(name.suffix == ".q" for name, _ in files_below(tmp_path)))
+            seen += [held for _, held in files_below(tmp_path)]
+            sock.sendall(body[1 << 20 :])
+            assert b" 200 " in sock.recv(100)
+        (relay,) = relays(tmp_path / "spool")
+        eventually(lambda: written(relay).ends)
+        seen += [held for _, held in files_below(tmp_path)]
+        assert not [held for held in seen if canary in held]
+        (end,) = written(relay).ends
+        assert [each.id for each in written(relay).intents] == [end.id]
+        assert (end.outcome, end.request.kept_bytes, end.request.truncated) == (Outcome.COMPLETE, 1 << 20, True)
+        assert end.request.content().reveal() == body[: 1 << 20]
+        end.request.close()
+    asyncio.run(spool.close())
 
 
 def _parts(body: bytes, size: int) -> Iterable[bytes]:
