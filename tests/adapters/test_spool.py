@@ -204,6 +204,49 @@ def test_a_folder_that_is_open_to_others_is_refused(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+KILLED_WITH_FILES = """
+import os, sys
+from pathlib import Path
+from steward.adapters.spool import Spool
+from steward.capture import Capture
+from tests.adapters.test_spool import CANARIES, SMALL, intent, secretive
+from tests.spooled import KEYRING
+
+spool = Spool(Path(sys.argv[1]), KEYRING, SMALL)
+running = []
+while True:
+    one = secretive(b"", CANARIES[1])
+    spool.intend(intent(one))
+    capture = Capture(1 << 30, spool.spill, (one.id, "q", one.caller.key_id))
+    for _ in range(5):
+        capture.add(CANARIES[0] * 5000)
+    running.append((one, capture))
+    if len(running) > 3:
+        one, capture = running.pop(0)
+        one.request = capture.body()
+        spool.submit(one)
+        os.write(1, one.id.hex.encode() + b"\\n")
+"""
+
+
+def test_no_octet_in_clear_is_left_by_a_kill(folder: Path, tmp_path: Path) -> None:
+    """Neither below the spool nor in the folder for temporary files."""
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-c", KILLED_WITH_FILES, str(folder)]
+    inside = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=inside) as process:
+        assert process.stdout is not None
+        answered = [process.stdout.readline() for _ in range(10)]
+        process.send_signal(signal.SIGKILL)
+        process.stdout.read()
+    seen = list(files_below(tmp_path))
+    assert len([path for path, _ in seen if path.suffix == ".q"]) > 10
+    assert not [path for path, octets in seen for canary in CANARIES if canary in octets]
+    there = {end.id: end for end in found(folder).ends}
+    whole = [there[UUID(line.decode().strip())] for line in answered]
+    assert {end.request.kept_bytes for end in whole if not end.bodies_shed} == {5 * 5000 * len(CANARIES[0])}
+
+
 # Large bodies
 
 
