@@ -40,7 +40,7 @@ from steward.adapters.spool_relay import Relay, marked
 from steward.adapters.spool_scan import READ_BYTES, Segment
 from steward.codec import decode_intent
 from steward.errors import SealBroken
-from steward.exchange import Exchange, Intent
+from steward.exchange import Exchange
 from steward.ports import Depth, Handed, Settled
 from steward.seal import Keyring
 from steward.wire.frames import Gap, Kind
@@ -63,6 +63,8 @@ class _Token:
     relay: Relay
     segment: Segment
     place: int
+    intent: bool = False
+    """It has no body. The item may not say so: settle keeps an intent in place of a call whose body it let go of."""
     beside_of: UUID | None = None
 
 
@@ -85,13 +87,20 @@ class SpoolReader(Settled):
 
     def acquire(self) -> bool:
         """Whether this is the spool's one settler, now and until `close`. Raises OSError."""
-        if self._settler is None:
-            self._settler = lock(self._spool, SETTLER)
-            if self._settler is not None:
-                self._folder = self._spool.folder(RELAYS, make=True)
-                self._quarantine = Quarantine(self._spool, self._keyring)
-                _clear_unfinished(self._folder)
-        return self._settler is not None
+        if self._settler is not None:
+            return True
+        handle = lock(self._spool, SETTLER)
+        if handle is None:
+            return False
+        try:
+            self._folder = self._spool.folder(RELAYS, make=True)
+            self._quarantine = Quarantine(self._spool, self._keyring)
+        except OSError:
+            os.close(handle)
+            raise
+        _clear_unfinished(self._folder)
+        self._settler = handle
+        return True
 
     def take(self, most: int, most_bytes: int) -> list[Handed]:
         return self._hand_out(State.WAITS, most, most_bytes)
@@ -110,10 +119,10 @@ class SpoolReader(Settled):
         """An intent has no body: once its row is in, it is done."""
         for each in handed:
             _close(each)
-        if recorded:
-            self._settle([_token(each) for each in handed if isinstance(each.item, Intent)])
-            handed = [each for each in handed if not isinstance(each.item, Intent)]
         tokens = [_token(each) for each in handed]
+        if recorded:
+            self._settle([token for token in tokens if token.intent])
+            tokens = [token for token in tokens if not token.intent]
         if recorded:
             by_segment: dict[Segment, list[tuple[int, Mark]]] = {}
             for token in tokens:
@@ -125,13 +134,19 @@ class SpoolReader(Settled):
             token.segment.index.give_back(token.place, recorded)
 
     def set_aside(self, handed: Handed, code: str) -> None:
+        """Raises OSError where the disk does not take it: then it is to be said again."""
         self._keep(Shelf.EXCHANGES, handed, code)
 
     def keep_body(self, handed: Handed, code: str) -> None:
-        """The whole record is kept, of which the body's object is built anew: the same octets, and one way back."""
+        """The whole record is kept, of which the body's object is built anew: the same octets, and one way back.
+
+        Raises OSError as `set_aside`.
+        """
         self._keep(Shelf.BODIES, handed, code)
 
     def depth(self) -> Depth:
+        if self._settler is None:
+            return Depth()
         self._look(DEPTH_READS_BYTES)
         segments = [segment for relay in self._relays.values() for segment in relay.segments.values()]
         oldest = [at for segment in segments if (at := segment.index.oldest_ms()) is not None]
@@ -223,16 +238,22 @@ class SpoolReader(Settled):
             self.gap(relay, segment, Gap(frame.start, frame.end))
             self._lose(relay, segment, place)
             return None
-        token = _Token(relay, segment, place, frame.id if index.weight(place) > index.size(place) else None)
+        beside_of = frame.id if index.weight(place) > index.size(place) else None
+        token = _Token(relay, segment, place, frame.kind is Kind.INTENT, beside_of)
         try:
             if frame.kind is Kind.INTENT:
                 return Handed(decode_intent(payload), size_bytes=index.weight(place), token=token)
             exchange, lost = with_bodies(payload, relay.folder)
         except ValueError as exc:
             log.error("spool_record_undecodable", exc, id=frame.id)
-            self._shelve(Shelf.EXCHANGES, token, SetAside(frame.id, frame.kind, payload, "undecodable"))
+            try:
+                self._shelve(Shelf.EXCHANGES, token, SetAside(frame.id, frame.kind, payload, "undecodable"))
+            except OSError as full:
+                log.error("spool_quarantine_failed", full, id=frame.id)
+                index.hand_out(place)
             return None
-        self._lost += lost
+        if lost:
+            segment.bodies_lost.add(place)
         return Handed(exchange, size_bytes=index.weight(place), token=token)
 
     def _lose(self, relay: Relay, segment: Segment, place: int) -> None:
@@ -248,9 +269,9 @@ class SpoolReader(Settled):
         try:
             frame = segment.frame(index.offset(token.place), index.size(token.place))
             payload = None if frame is None else segment.payload(frame)
-        except (OSError, SealBroken) as exc:
+        except (FileNotFoundError, SealBroken) as exc:
             log.error("spool_record_refused", exc, id=handed.item.id)
-            payload = None
+            frame = payload = None
         finally:
             token.relay.rest()
         if frame is None or payload is None:
@@ -260,15 +281,9 @@ class SpoolReader(Settled):
         self._shelve(shelf, token, SetAside(frame.id, frame.kind, payload, code, handed.item.requested_at))
 
     def _shelve(self, shelf: Shelf, token: _Token, what: SetAside) -> None:
-        """Where the disk does not take it, it stays in hand and on the disk as it was: the next settler tries again."""
+        """Raises OSError where the disk does not take it: then nothing has changed."""
         assert self._quarantine is not None
-        index = token.segment.index
-        try:
-            self._quarantine.keep(shelf, what, token.relay.folder)
-        except OSError as exc:
-            log.error("spool_quarantine_failed", exc, id=what.id)
-            index.hand_out(token.place)
-            return
+        self._quarantine.keep(shelf, what, token.relay.folder)
         log.say("spool_set_aside", logging.ERROR, id=what.id, code=what.code)
         self._settle([token])
 
@@ -296,8 +311,8 @@ class SpoolReader(Settled):
         except OSError as exc:
             log.error("spool_quarantine_failed", exc)
 
-    def wreck(self, relay: Relay, segment: Segment) -> None:
-        """A whole segment whose key is damaged: kept as it is."""
+    def wreck(self, relay: Relay, segment: Segment) -> bool:
+        """A whole segment whose key is damaged: kept as it is; where that cannot be, left where it is."""
         assert self._quarantine is not None
         name = segment_name(segment.number)
         log.say("spool_segment_damaged", logging.ERROR, bytes=segment.size_bytes, count=len(segment.lost))
@@ -305,6 +320,8 @@ class SpoolReader(Settled):
             self._quarantine.keep_file(relay.folder, name, f"{relay.folder.name}.{name}")
         except OSError as exc:
             log.error("spool_quarantine_failed", exc)
+            return False
+        return True
 
     def _look(self, budget: int) -> None:
         """What the relays wrote since the last time, about `budget` octets of it, shared among them."""
@@ -313,7 +330,11 @@ class SpoolReader(Settled):
         self._find_relays(self._folder)
         share = budget // max(1, len(self._relays))
         for name, relay in list(self._relays.items()):
-            relay.look(share)
+            if budget <= 0:
+                break
+            budget -= relay.look(share)
+            # Who was looked at comes last the next time.
+            self._relays[name] = self._relays.pop(name)
             relay.drop_settled()
             if relay.finished():
                 self._leave(name, relay)
@@ -330,6 +351,8 @@ class SpoolReader(Settled):
                 self._relays[name] = Relay(folder.folder(name), self._keyring, self)
             except OSError as exc:
                 log.error("spool_folder_unreadable", exc)
+                if exc.errno in _LATER:
+                    break
                 self._left.add(name)
 
     def _leave(self, name: str, relay: Relay) -> None:

@@ -44,8 +44,8 @@ class Salvage(Protocol):
     def gap(self, relay: Relay, segment: Segment, gap: Gap) -> None:
         """Octets within a segment."""
 
-    def wreck(self, relay: Relay, segment: Segment) -> None:
-        """A whole segment of which nothing can be opened; its file may be taken."""
+    def wreck(self, relay: Relay, segment: Segment) -> bool:
+        """A whole segment of which nothing can be opened; whether its file was taken."""
 
 
 class Relay:
@@ -106,16 +106,17 @@ class Relay:
         for number in [number for number, segment in self.segments.items() if segment.settled()]:
             segment = self.segments.pop(number)
             self._mark_answered(segment)
-            self.lost += len(segment.lost)
-            if segment.condition is Condition.DAMAGED:
-                self._salvage.wreck(self, segment)
+            self.lost += segment.lost_records()
+            if segment.condition is Condition.DAMAGED and not self._salvage.wreck(self, segment):
+                segment.rest()
+                continue
             segment.remove()
             self.remove_besides(segment)
 
     def forget(self, segment: Segment) -> None:
         """Its file is gone, and what waited in it is lost."""
         if self.segments.pop(segment.number, None) is not None:
-            self.lost += len(segment.lost) + segment.index.unsettled()
+            self.lost += segment.lost_records() + segment.index.unsettled()
             segment.index = Index()
             segment.rest()
 
@@ -131,7 +132,7 @@ class Relay:
 
     def known_lost(self) -> int:
         """Records known to be missing."""
-        return self.lost + sum(len(segment.lost) for segment in self.segments.values())
+        return self.lost + sum(segment.lost_records() for segment in self.segments.values())
 
     def finished(self) -> bool:
         """Its process is gone and nothing of it waits."""

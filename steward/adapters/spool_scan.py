@@ -87,6 +87,8 @@ class Segment:
         self.read_to = 0
         self.lost: set[int] = set()
         """Numbers of records that were there once."""
+        self.bodies_lost: set[int] = set()
+        """Places of records whose bodies' files are gone or damaged."""
         self.besides: list[UUID] = []
         """Calls that are settled and whose bodies' files are still there."""
         self.said_shut = False
@@ -170,6 +172,10 @@ class Segment:
         if self._seal is None:
             raise SealBroken
         return self._seal.open(frame)
+
+    def lost_records(self) -> int:
+        """Records of which all or a body is gone."""
+        return len(self.lost) + len(self.bodies_lost)
 
     def unread_bytes(self) -> int:
         """Octets of which nothing is known yet, or ever will be."""

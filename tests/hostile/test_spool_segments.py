@@ -356,7 +356,7 @@ def test_bodies_beside_that_are_gone_or_cut_are_said_to_be_shed(spool: Path) -> 
     assert relays_left(spool) == []
 
 
-def test_a_record_that_opens_and_is_no_call_is_set_aside_and_its_intent_stands_in(spool: Path) -> None:
+def test_a_record_that_opens_and_is_no_call_is_set_aside_alone(spool: Path) -> None:
     with relay_in(spool) as relay:
         relay.intend(0)
         relay.append(Kind.END, request_id(0), b"\x63later version")
