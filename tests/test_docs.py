@@ -44,7 +44,7 @@ def test_the_error_codes_of_the_readme_are_ours() -> None:
     }
     trouble = README[README.index("## When something is wrong") :]
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", trouble[: trouble.index("## Develop")]))
-    named -= {"body_lost", "body_state", "rows_lost", "stream_options"}
+    named -= {"body_lost", "body_state", "rows_lost", "settler_died", "stream_options"}
     assert named
     assert named <= codes
 
@@ -62,7 +62,7 @@ def test_every_command_of_the_readme_is_one() -> None:
 
 
 def test_help_shows_examples() -> None:
-    for words in ((), ("keys",), ("serve",)):
+    for words in ((), ("keys",), ("spool",), ("serve",)):
         assert "example" in _steward(*words, "--help").stdout
 
 

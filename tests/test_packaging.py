@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import steward
+from handlers.settler import DRAIN_S
+from steward.settings import load
 from steward.version import VERSION
 from tests.servers.postgres import Database
 from tests.servers.waiting import eventually
@@ -72,6 +75,7 @@ def environ(empty_postgres: Database, tmp_path: Path) -> dict[str, str]:
         "HOST": "127.0.0.1",
         "PORT": "0",
         "PRICING_REMOTE_URL": "",
+        "SPOOL_DIR": str(tmp_path / "spool"),
         "SHUTDOWN_DELAY": "0",
         "BODY_STORE_URL": f"file://{bodies}",
     }
@@ -215,6 +219,21 @@ def test_the_image_is_made_from_a_base_by_digest_and_runs_as_nobody() -> None:
         assert f"\n{line}\n" in f"{last}\n"
     assert "HEALTHCHECK" in last
     assert "'/health'" in last
+
+
+def test_a_pod_keeps_its_spool_and_has_time_to_end() -> None:
+    service, stateful = yaml.safe_load_all((ROOT / "infra" / "kubernetes" / "statefulset.yaml").read_text())
+    pod = stateful["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (claim,) = stateful["spec"]["volumeClaimTemplates"]
+    told = load({}, None)
+    assert Path(mounted[claim["metadata"]["name"]]) in told.spool_dir.parents
+    assert int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) << 30 > told.spool_max_bytes
+    assert pod["terminationGracePeriodSeconds"] > told.shutdown_delay_s + told.shutdown_grace_s + DRAIN_S
+    assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}\n" in DOCKERFILE
+    assert (container["args"], mounted["tmp"]) == (["serve"], "/tmp")
+    assert (container["readinessProbe"]["httpGet"]["path"], service["kind"]) == ("/readyz", "Service")
 
 
 def test_every_install_in_the_image_is_by_hash_from_wheels_or_of_our_own_wheel() -> None:

@@ -200,10 +200,11 @@ def test_no_store_that_refuses_makes_it_speak(
         BODY_STORE_S3_REGION="us-east-1",
         AWS_ACCESS_KEY_ID=s3_server.access_key_id,
         AWS_SECRET_ACCESS_KEY=canary("s3-secret").decode(),
+        BODY_RETRY_FOR="1s",
     )
     ident = through(steward, request())
     assert ident is not None
-    assert steward.settled(ident).body_state is BodyState.FAILED
+    assert steward.settled(ident, 60).body_state is BodyState.FAILED
     assert_silent(steward)
 
 
