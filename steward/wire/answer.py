@@ -148,7 +148,7 @@ class AnswerReader:
         elif length is not None:
             self.length = self._left = int(length)
         elif coding is not None:
-            self._chunks = _Chunks(self.pieces)
+            self._chunks = _Chunks()
         ours = lines.lower().find(OUR_PREFIX) >= 0
         if HOP_BY_HOP.isdisjoint(named) and not ours:
             return fields
@@ -159,8 +159,7 @@ class AnswerReader:
 
     def _body(self, data: bytes) -> None:
         if self._chunks is not None:
-            self._chunks.pieces = self.pieces
-            self._chunks.feed(data)
+            self._chunks.feed(data, self.pieces)
             if self._chunks.ended:
                 self._ends(self._chunks.leftover)
         elif self.length is None:
@@ -184,20 +183,21 @@ class _Chunks:
     # Looked for by httptools at every start; found missing, each would cost it an AttributeError.
     on_url = on_status = on_header = on_headers_complete = on_chunk_header = on_chunk_complete = None
 
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.pieces = pieces
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
         self.ended = False
         self.leftover = False
         self._barren_bytes = 0
         """Octets since the last piece: of sizes, extensions, trailers."""
         self._last = b""
-        """At least the last five octets."""
+        """The last five octets: what was taken is not held, however long the next octet takes."""
         self._parser = httptools.HttpResponseParser(self)
         self._parser.feed_data(_CHUNKS_FOLLOW)
 
-    def feed(self, data: bytes) -> None:
-        """Takes octets. Raises UpstreamBadAnswer."""
-        self._last = data if len(data) > 4 else self._last[-5:] + data
+    def feed(self, data: bytes, pieces: list[bytes]) -> None:
+        """Takes octets, and adds what they hold of the body. Raises UpstreamBadAnswer."""
+        self._pieces = pieces
+        self._last = data[-5:] if len(data) > 4 else (self._last + data)[-5:]
         self._barren_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -205,10 +205,10 @@ class _Chunks:
             if not self.ended:
                 raise UpstreamBadAnswer from None
             self.leftover = True
+        self._pieces = []
         if self.ended:
             # The blank line that ends it, and not one line end more: the parser would skip those without a word.
-            tail = self._last[-5:]
-            self.leftover = self.leftover or not tail.endswith(_END) or tail[:1] in (b"\r", b"\n")
+            self.leftover = self.leftover or not self._last.endswith(_END) or self._last[:1] in (b"\r", b"\n")
         elif self._barren_bytes > MAX_HEAD_BYTES:
             raise UpstreamBadAnswer
 
@@ -221,7 +221,7 @@ class _Chunks:
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._barren_bytes = 0
-        self.pieces.append(body)
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         """The end of the message."""

@@ -372,6 +372,22 @@ def test_a_chunk_extension_that_never_ends_is_refused() -> None:
     assert fed_until_refused(CHUNKED + b"2;", b"a" * 65_536) < 2 * MAX_HEAD_BYTES
 
 
+@pytest.mark.parametrize("head", [CHUNKED, UNSIZED, SIZED.replace(b": 5", b": 1000000")])
+def test_what_was_taken_is_not_held(head: bytes) -> None:
+    """A stream may rest for minutes between two events."""
+    reader = AnswerReader(is_head=False)
+    reader.feed(head)
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            reader.feed(b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000))
+            assert sum(map(len, reader.pieces)) >= 100_000
+            reader.pieces = []
+        assert tracemalloc.get_traced_memory()[0] < 10_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_body_is_no_head_however_long() -> None:
     """The bounds are the head's."""
     each = seen(CHUNKED, *[b"%x\r\n%b\r\n" % (65_536, b"x" * 65_536)] * 40, b"0\r\n\r\n")
