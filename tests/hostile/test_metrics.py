@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
+from sqlalchemy import text as sql
 
+from steward.adapters.postgres_connection import PostgresAddress, open_engine
+from steward.words import Secret
 from tests.hostile.test_canaries import ANSWERS, SECRET, Told, known_model, request, through
 from tests.scraped import scraped, value
 from tests.servers.plain_http import Ended, Request, call
@@ -80,6 +83,50 @@ def test_counts_are_right_over_processes_and_after_each_was_killed(
 def _living(steward: RunningSteward) -> dict[str, float]:
     found = scraped(scrape(steward))
     return {dict(labels)["role"]: number for (name, labels), number in found.items() if name == "steward_processes"}
+
+
+def test_no_call_is_counted_twice_that_killed_settlers_had_in_hand(
+    make_steward: Callable[..., RunningSteward], told: Told
+) -> None:
+    steward = make_steward(told.server.url, AFTER_RESPONSE="spool", STEWARD_ADMIN_TOKEN=TOKEN)
+    _ask_database(steward, "ALTER TABLE llm_requests RENAME TO taken_away")
+    for _ in range(20):
+        assert steward.call(request()).status == 200
+    for _ in range(3):
+        eventually(shows(steward, "steward_calls_total", 20), 15)
+        eventually(lambda: (value(scrape(steward), "steward_ledger_writes_total", result="failed") or 0) > 0, 15)
+        eventually(shows(steward, "steward_spool_items", 20), 15)
+        (settler,) = [each for each in psutil.Process(steward.process.pid).children() if _settles(steward, each)]
+        settler.kill()
+        eventually(lambda: _living(steward) == {"relay": 1}, 15)
+        eventually(lambda: _living(steward) == {"relay": 1, "settler": 1}, 30)
+    _ask_database(steward, "ALTER TABLE taken_away RENAME TO llm_requests")
+    eventually(lambda: len(steward.rows()) == 20, 90)
+    eventually(shows(steward, "steward_spool_items", 0), 15)
+    text = scrape(steward)
+    assert value(text, "steward_calls_total") == value(text, "steward_call_seconds_count") == 20
+    assert value(text, "steward_tokens_total", kind="input") == 20
+
+
+def _settles(steward: RunningSteward, process: psutil.Process) -> bool:
+    """Whether it is the child that holds no listening socket."""
+    return not any(each.status == psutil.CONN_LISTEN for each in process.net_connections())
+
+
+def _ask_database(steward: RunningSteward, statement: str) -> None:
+    said = steward.environ
+    address = PostgresAddress(
+        said["POSTGRES_HOST"],
+        int(said["POSTGRES_PORT"]),
+        said["POSTGRES_USER"],
+        Secret(said["POSTGRES_PASSWORD"]),
+        said["POSTGRES_DB"],
+        "disable",
+    )
+    engine = open_engine(address)
+    with engine.begin() as connection:
+        connection.execute(sql(statement))
+    engine.dispose()
 
 
 @pytest.mark.parametrize("after", ["inline", "spool"])
