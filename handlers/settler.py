@@ -114,8 +114,7 @@ def _is_the_one(services: SettlerServices, stopping: Stopping) -> bool:
 def _settle(services: SettlerServices, refresh_s: float, stopping: Stopping) -> None:
     services.prices.start(refresh_s)
     threading.Thread(target=_maintain, args=(services, stopping), name="steward-maintain", daemon=True).start()
-    gc.collect()
-    gc.freeze()  # what was imported lives as long as the process
+    rest_garbage_collector()
     log.say("settling")
     rounds = services.rounds
     seen_at = -_SEEN_EVERY_S
@@ -130,6 +129,13 @@ def _settle(services: SettlerServices, refresh_s: float, stopping: Stopping) -> 
             return
         else:
             time.sleep(pause_s)
+
+
+def rest_garbage_collector() -> None:
+    """What was imported lives as long as the process; and a batch is hundreds of calls that are freed by counting."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _round(rounds: Rounds) -> float:

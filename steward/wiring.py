@@ -34,7 +34,7 @@ from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
-from steward.settling import RoundLimits, Rounds
+from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
 from steward.words import Secret
 
 if TYPE_CHECKING:
@@ -335,7 +335,9 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     counts = CallMetrics(board, CountedCalls(board.folder / "counted"))
     settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=counts)
     spool = SpoolReader(settings.spool_dir, keyring)
-    rounds = Rounds(spool, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s))
+    in_files = isinstance(settings.body_store, FilesDestination)
+    at_once = AT_ONCE_FILES if in_files else AT_ONCE
+    rounds = Rounds(spool, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s, at_once=at_once))
 
     def close() -> None:
         rounds.close()

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from handlers.settler import rest_garbage_collector
 from migrations import migrate
 from steward import log
 from steward.adapters.files import FilesBodyStore
@@ -205,8 +206,8 @@ def main() -> int:
     assert reader.acquire()
     at_once = AT_ONCE_FILES if isinstance(store, FilesBodyStore) else AT_ONCE
     rounds = Rounds(reader, Settler(ledger, store, lambda: book), ledger, RoundLimits(at_once=at_once))
-    store.put_many([])
     ledger.ready()
+    rest_garbage_collector()
     begun, cpu = time.monotonic(), time.process_time()
     while not (rounds.run_once() and not rounds.in_hand()):
         pass
