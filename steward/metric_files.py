@@ -15,6 +15,7 @@ import struct
 import tempfile
 import threading
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,9 @@ _HEADER_BYTES = 8
 _ENTRY_BYTES = 32
 _BLANK = bytes(_HEADER_BYTES)
 _KEY_PARTS = 4
+_TORN = (struct.error, RuntimeError, ValueError, TypeError, LookupError)
+"""What the library meets in a file that is not whole."""
+
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_FOR_FOLDED = 40
 """Of a metric's sets: for those whose model is `other`, so that a provider stays told apart when models abound."""
@@ -149,7 +153,7 @@ class _Place:
 
     def observe(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         cell = self._cell(metric, labels)
-        at = next((at for at, bound in enumerate(metric.buckets, 1) if value <= bound), len(metric.buckets) + 1)
+        at = 1 + bisect_left(metric.buckets, value)
         cell.write(at, cell.values[at] + 1)
         cell.write(0, cell.values[0] + value)
 
@@ -244,7 +248,7 @@ def _read(path: Path) -> int | None:
     try:
         values = list(MmapedDict.read_all_values_from_file(str(path)))
         whole = all(len(orjson.loads(key)) == _KEY_PARTS for key, *_ in values)
-    except (struct.error, RuntimeError, ValueError, TypeError):
+    except (*_TORN, OSError):
         return None
     return len(values) if whole else None
 
@@ -326,7 +330,11 @@ class _Shown(Collector):
         with _locked(self._folder / "lock"):
             living = set(_living(self._folder))
         files = [str(file) for file in sorted(self._folder.glob("*.db")) if _is_shown(file, living)]
-        families = {family.name: family for family in MultiProcessCollector.merge(files)}
+        try:
+            merged = MultiProcessCollector.merge(files)
+        except (*_TORN, OSError):  # one of them: it alone is left out
+            merged = MultiProcessCollector.merge([file for file in files if _read(Path(file)) is not None])
+        families = {family.name: family for family in merged}
         for metric in TABLE:
             family = families.get(metric.name)
             if family is not None:
@@ -334,13 +342,8 @@ class _Shown(Collector):
 
 
 def _is_shown(file: Path, living: set[int]) -> bool:
-    kind, place = file.stem.split("_")[0], file.stem.rsplit("_", 1)[1]
-    if kind == "gauge" and int(place) not in living:
-        return False
-    try:
-        return bool(_read(file))
-    except OSError:
-        return False
+    kind, place = file.stem.split("_")[0], file.stem.rpartition("_")[2]
+    return kind != "gauge" or int(place) in living
 
 
 def _taken(folder: Path) -> tuple[int | None, int]:
