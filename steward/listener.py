@@ -278,6 +278,9 @@ class Listener(HttpToolsProtocol):
         self._in_message = False
         self._window_end = _NEVER
         cycle = self.cycle
+        if not self.parser.should_keep_alive():
+            # Perhaps said in a trailer. The parser passes over what follows, and would leave a part of it to `_whole`.
+            cycle.keep_alive = False
         if not cycle.response_complete:
             cycle.more_body = False
             cycle.wake()

@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -507,6 +508,23 @@ def test_nothing_is_served_behind_a_close(port: int) -> None:
     heard = say(port, request(b"/echo?1", CLOSE) + request(b"/echo?2"))
     assert heard.statuses == [200]
     assert heard.closed
+
+
+@pytest.mark.parametrize("field", [b"Connection", b"proxy-connection"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_nothing_is_served_behind_a_close_in_a_trailer(loop: str, field: bytes) -> None:
+    """Least of all a body that looks like a request: the parser passes over what follows, and its head with it."""
+    smuggled = request(b"/smuggled")
+    outer = request(b"/outer", body=smuggled)
+    chunks = request(b"/echo", b"Transfer-Encoding: chunked", body=None) + b"1\r\nx\r\n0\r\n%b: close\r\n\r\n" % field
+    with house(loop=loop) as (running, told), connect(running.port) as sock:
+        sock.sendall(chunks)
+        heard = rest(sock)
+        with suppress(ConnectionError):
+            sock.sendall(outer.removesuffix(smuggled))
+            sock.sendall(smuggled)
+        assert b"\r\nconnection: close\r\n" in heard
+        assert told.calls == ["/echo"]
 
 
 def test_a_call_longer_than_the_rest_is_not_cut() -> None:
