@@ -98,11 +98,11 @@ class Quarantine:
             self._octets = root.folder(_OCTETS, make=True)
 
     def entries(self) -> list[QuarantineEntry]:
-        """The facts of all that was set aside, oldest call first. What goes away meanwhile is passed over."""
+        """The facts of all that was set aside, oldest call first. What is no file (any more) is passed over."""
         found = []
         for shelf in Shelf:
             for request_id in _ids(self._shelves[shelf].names()):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     found.append(self._entry(shelf, request_id))
         return sorted(found, key=lambda entry: (entry.id, entry.shelf))
 
@@ -193,12 +193,11 @@ class Quarantine:
             facts = _facts(file.readline(_MAX_FACTS))
             status = os.fstat(handle)
         sizes = [folder.size(beside_name(request_id, side)) or 0 for side in SIDES]
-        requested = facts.get("requested_at")
         return QuarantineEntry(
             id=request_id,
             shelf=shelf,
             code=str(facts.get("code", "unknown")),
-            requested_at=datetime.fromisoformat(requested) if isinstance(requested, str) else None,
+            requested_at=_time(facts.get("requested_at")),
             set_aside_at=datetime.fromtimestamp(status.st_mtime, UTC),
             size_bytes=status.st_size + sum(sizes),
             intent=facts.get("kind") == Kind.INTENT.name,
@@ -292,6 +291,13 @@ def _facts(line: bytes) -> dict[str, object]:
     except orjson.JSONDecodeError:
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+def _time(said: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
 
 
 def _write(folder: Folder, name: str, pieces: Iterable[bytes]) -> None:

@@ -103,6 +103,7 @@ class SpoolReader(Settled):
         return True
 
     def take(self, most: int, most_bytes: int) -> list[Handed]:
+        """The oldest first, but those of one segment in the order in which they ended."""
         return self._hand_out(State.WAITS, most, most_bytes)
 
     def take_bodies(self, most: int, most_bytes: int) -> list[Handed]:

@@ -239,6 +239,19 @@ def _drain(handed: Handed) -> bytes:
     return handed.item.request.content().reveal()
 
 
+def test_what_the_taker_let_go_of_is_its_own_affair(queue: Queue) -> None:
+    one = call(1, LARGE)
+    queue.put(one)
+    [handed] = queue.settled.take(MANY, MUCH)
+    assert isinstance(handed.item, Exchange)
+    handed.item.request.close()
+    handed.item.response.close()
+    handed.item = intent(one)
+    queue.settled.later([handed], recorded=True)
+    [body] = queue.settled.take_bodies(MANY, MUCH)
+    assert _drain(body) == b"q" * LARGE
+
+
 def test_a_taker_that_dies_loses_nothing_and_doubles_nothing_it_had_settled(queue: Queue) -> None:
     for number in range(4):
         queue.put(call(number))
