@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,8 +21,10 @@ from uuid import UUID
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from handlers.spool_folder import file_system
 from migrations import migrate
 from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
 from tests.servers.examples import respond
@@ -28,6 +32,7 @@ from tests.servers.plain_http import Ended, Head, Message, Request, call, read_b
 from tests.servers.postgres import KEYRING, address_of
 from tests.servers.socket_provider import Answer, Provider, Received
 from tests.servers.steward import COMMAND, RunningSteward, _environ, _new_database, run_command, running_steward
+from tests.servers.stores import S3Server
 from tests.servers.waiting import eventually
 
 SSE = [(b"Content-Type", b"text/event-stream")]
@@ -240,17 +245,35 @@ def children(pid: int) -> list[int]:
     return sorted(child.pid for child in psutil.Process(pid).children(recursive=True))
 
 
+def relays(pid: int) -> list[int]:
+    """The children that listen."""
+    return [child for child in children(pid) if _listening(child)]
+
+
+def settler(pid: int) -> int:
+    """The one that does not."""
+    [found] = [child for child in children(pid) if not _listening(child)]
+    return found
+
+
+def _listening(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return any(each.status == psutil.CONN_LISTEN for each in psutil.Process(pid).net_connections("tcp"))
+    return False
+
+
 def test_a_worker_that_is_killed_is_replaced_and_calls_go_on(steward: Callable[..., Any], provider: Scripted) -> None:
     """And SIGTERM ends every child, once its stream has ended."""
     with steward(WORKERS="2") as running:
-        before = children(running.process.pid)
+        before = relays(running.process.pid)
         assert len(before) == 2
+        assert len(children(running.process.pid)) == 3
         os.kill(before[0], signal.SIGKILL)
         eventually(lambda: b"worker_died" in running.said(), WITHIN_S)
         for _ in range(5):
             chat(running)
-        eventually(lambda: len(children(running.process.pid)) == 2, WITHIN_S)
-        after = children(running.process.pid)
+        eventually(lambda: len(relays(running.process.pid)) == 2, WITHIN_S)
+        after = relays(running.process.pid)
         assert before[0] not in after and before[1] in after
         for pid in after:
             assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
@@ -272,6 +295,131 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(steward: Callable[..., A
         running.process.wait(WITHIN_S)
         eventually(lambda: not [pid for pid in workers if psutil.pid_exists(pid)], WITHIN_S)
         assert not listens(running.port)
+
+
+# the spool
+
+
+def test_a_settler_that_is_killed_is_replaced_and_what_waited_is_settled(steward: Callable[..., Any]) -> None:
+    """Callers notice nothing."""
+    with steward() as running:
+        before = settler(running.process.pid)
+        os.kill(before, signal.SIGSTOP)
+        waiting = [chat(running) for _ in range(20)]
+        os.kill(before, signal.SIGKILL)
+        waiting += [chat(running) for _ in range(20)]
+        for answer in waiting:
+            [ident] = answer.head.values(b"x-majordomo-request-id")
+            row = running.settled(ident, WITHIN_S)
+            assert (row.outcome, row.body_state) == (Outcome.COMPLETE, BodyState.STORED)
+        assert len(running.rows()) == len(waiting)
+        assert settler(running.process.pid) != before
+        assert running.said().count(b"settler_died") == 1
+
+
+def test_a_call_that_a_killed_worker_was_relaying_is_interrupted(steward: Callable[..., Any]) -> None:
+    """And those that it had relayed are whole."""
+    with steward() as running:
+        [ident] = chat(running).head.values(b"x-majordomo-request-id")
+        stream = Stream(running.port, running.key)
+        [relay] = relays(running.process.pid)
+        os.kill(relay, signal.SIGKILL)
+        with pytest.raises(Ended):
+            stream.rest()
+        eventually(lambda: len(running.rows()) == 2, WITHIN_S)
+        cut, whole = row_of(running, stream.id), running.settled(ident)
+        assert (cut.outcome, cut.body_state, cut.status_code) == (Outcome.INTERRUPTED, BodyState.LOST, None)
+        assert (whole.outcome, whole.body_state) == (Outcome.COMPLETE, BodyState.STORED)
+        eventually(lambda: readyz(running.port) == (200, "ready"), WITHIN_S)
+        assert chat(running).body
+
+
+def test_a_container_is_replaced_on_its_volume_while_the_bucket_is_away(
+    steward: Callable[..., Any], s3_server: S3Server, tmp_path: Path
+) -> None:
+    """The new one waits for its turn beside the old one; then it stores what the old one could not."""
+    bucket = s3_server.bucket()
+    told = {
+        "BODY_STORE_URL": f"s3://{bucket.bucket}/kept",
+        "BODY_STORE_S3_ENDPOINT": s3_server.address,
+        "BODY_STORE_S3_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": s3_server.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
+    }
+    with steward(**{**told, "BODY_STORE_S3_ENDPOINT": "http://127.0.0.1:1"}) as running:
+        idents = [chat(running).head.values(b"x-majordomo-request-id")[0] for _ in range(5)]
+        eventually(lambda: [row.body_state for row in running.rows()] == [BodyState.PENDING] * 5, WITHIN_S)
+        with serving({**running.environ, **told, "OPS_PORT": "0"}, tmp_path / "new") as new:
+            eventually(lambda: b'"settler_waits"' in new.log.read_bytes(), WITHIN_S)
+            new.becomes("ready")
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(WITHIN_S) == 0
+            fields = [*CHAT.fields, (b"X-Majordomo-Key", running.key.encode())]
+            answer = call(new.port, replace(CHAT, fields=fields))
+            assert answer.status == 200
+            idents += answer.head.values(b"x-majordomo-request-id")
+            for ident in idents:
+                row = running.settled(ident, WITHIN_S)
+                assert (row.outcome, row.body_state) == (Outcome.COMPLETE, BodyState.STORED)
+                document = json.loads(stored(s3_server, bucket.bucket, f"kept/{row.body_key}"))
+                assert document["request_id"] == ident.decode()
+            assert len(running.rows()) == 6
+
+
+def test_it_settles_alone_what_another_left(steward: Callable[..., Any], provider: Scripted, tmp_path: Path) -> None:
+    """`steward settle` on the volume of a container that is gone for good; SIGTERM ends it."""
+    with steward() as running:
+        os.kill(settler(running.process.pid), signal.SIGSTOP)
+        [ident] = chat(running).head.values(b"x-majordomo-request-id")
+        family = children(running.process.pid)
+        for pid in (running.process.pid, *family):
+            os.kill(pid, signal.SIGKILL)
+        running.process.wait(WITHIN_S)
+        eventually(lambda: not [pid for pid in family if psutil.pid_exists(pid)], WITHIN_S)
+        assert running.rows() == []
+        with (tmp_path / "settle.log").open("wb") as out:
+            process = subprocess.Popen([*COMMAND, "settle"], env=dict(running.environ), cwd="/", stderr=out)
+        try:
+            assert running.settled(ident, WITHIN_S).body_state is BodyState.STORED
+            process.terminate()
+            assert process.wait(WITHIN_S) == 0
+        finally:
+            process.kill()
+            process.wait()
+        assert b"Traceback" not in (tmp_path / "settle.log").read_bytes()
+
+
+def test_what_the_spool_is_made_of_is_ours_alone(steward: Callable[..., Any], provider: Scripted) -> None:
+    """Folders 0700, files 0600; nothing said in a call stands there in clear (SECURITY F12)."""
+    with steward() as running:
+        os.kill(settler(running.process.pid), signal.SIGSTOP)
+        spool = Path(running.environ["SPOOL_DIR"])
+        asked = replace(CHAT, body=b'{"model":"gpt-4o-mini","said":"' + b"CANARY" * 100_000 + b'"}')
+        assert running.call(asked).status == running.call(replace(CHAT, body=b'{"a":"CANARY"}')).status == 200
+        found = list(spool.rglob("*"))
+        assert sum(path.stat().st_size for path in found if path.is_file()) > 600_000
+        for path in (spool, *found):
+            wanted = 0o700 if path.is_dir() else 0o600
+            assert path.stat().st_mode & 0o777 == wanted, path
+            assert path.is_dir() or b"CANARY" not in path.read_bytes(), path
+        os.kill(settler(running.process.pid), signal.SIGCONT)
+
+
+def test_a_spool_that_would_not_outlive_the_host_is_warned_of_once(
+    postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
+) -> None:
+    if not Path("/dev/shm").is_dir() or file_system(Path("/dev/shm")) != "tmpfs":
+        pytest.skip("there is no tmpfs at /dev/shm")
+    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        with serving({**environ, "SPOOL_DIR": f"{memory}/spool", "WORKERS": "2"}, tmp_path / "log") as served:
+            eventually(lambda: b"lies in memory" in served.log.read_bytes(), WITHIN_S)
+        assert served.log.read_bytes().count(b"SPOOL_DIR") == 1
+
+
+def stored(server: S3Server, bucket: str, key: str) -> bytes:
+    """The object, unpacked."""
+    return gzip.decompress(server.client().get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
 # a process of the test's own, that nobody waits to be ready
@@ -407,6 +555,12 @@ def test_a_database_that_is_away_at_the_start_and_again_later(
         server.start()
         eventually(lambda: served.log.read_bytes().count(b'"key_poll_recovered"') == 2, WITHIN_S)
         assert call(served.port, replace(CHAT, fields=key)).status == 200
+        engine = open_engine(address_of(server))
+        try:
+            rows = PostgresLedger(engine)
+            eventually(lambda: len(rows.newest(LOCAL_ORG, 9)) == 3, 2 * WITHIN_S)  # also that of the outage
+        finally:
+            engine.dispose()
 
 
 def test_a_signal_before_it_serves_ends_it_without_a_word_too_many(
