@@ -16,7 +16,7 @@ import errno
 import logging
 import os
 from pathlib import Path
-from typing import BinaryIO, NoReturn, cast
+from typing import BinaryIO, Final, NoReturn, cast
 from uuid import UUID
 
 from steward import log
@@ -35,6 +35,12 @@ __all__ = ["Spool", "SpoolLimits"]
 
 _INTENT, _END = int(Kind.INTENT), int(Kind.END)
 
+OWED: Final = 4096
+"""Ends, without bodies, that wait in memory for a disk that took not even them."""
+
+UNSYNCED_FILES: Final = 256
+"""Bodies' files that wait for the disk; what is beyond is closed at once, and left to the kernel."""
+
 
 class Spool:
     """AfterResponse by a folder of this process's own below SPOOL_DIR. Made after the fork: it starts a thread."""
@@ -44,7 +50,7 @@ class Spool:
     refused = 0
     """Calls that were not begun, for want of room."""
     lost = 0
-    """Ends that found none, not even in the reserve; they become `interrupted` once this process has ended."""
+    """Ends that cannot be written; they become `interrupted` once this process has ended."""
 
     def __init__(self, folder: Path, keyring: Keyring, limits: SpoolLimits) -> None:
         """Raises SettingError for a folder that is not fit, OSError when the disk is full or fails."""
@@ -59,6 +65,7 @@ class Spool:
         self._weight = 0
         self._ends_at = limits.segment_ends_at
         self._closed = False
+        self._owed: list[tuple[UUID, int, bytes]] = []
         self._said_full = False
         self._said_shed: set[UUID] = set()
         self._shed_before = 0
@@ -71,6 +78,8 @@ class Spool:
         """See ports.AfterResponse."""
         if self._flusher.gone:
             self._note_gone()
+        if self._owed:
+            self._pay()
         if self._closed or not self._takes_calls():
             self._refuse()
         try:
@@ -94,6 +103,7 @@ class Spool:
         """What was accepted is on disk when this returns; the folder is the settler's from then on."""
         if self._closed:
             return
+        self._pay()
         self._closed = True
         await asyncio.to_thread(self._flusher.stop)
         self._reserve.close()
@@ -142,7 +152,7 @@ class Spool:
         for file in files:
             self._room.spilt(segment, key, file.disk_bytes)
             self._weight += file.disk_bytes
-            self._flusher.retired.append(file.release())
+            self._retire(file.release())
         request_body.file = response_body.file = None
         self._flusher.named = True
 
@@ -163,7 +173,7 @@ class Spool:
         return beside
 
     def _submit_bare(self, exchange: Exchange) -> None:
-        """The record without its bodies, out of the reserve if need be. Raises OSError when that is spent, too."""
+        """The record without its bodies, out of the reserve if need be; later, when that is spent, too."""
         exchange.request.close()
         exchange.response.close()
         if self._closed:
@@ -177,10 +187,29 @@ class Spool:
             except OSError as exc:
                 spent = exc.errno in NO_ROOM and self._reserve.spend()
                 self._room.disk_full = True
-                if not spent:
+                if spent:
+                    continue
+                if len(self._owed) >= OWED:
                     raise
-            else:
-                return
+                self._owed.append((exchange.id, key, plain))
+                log.error("spool_end_waits", exc, id=exchange.id)
+            return
+
+    def _pay(self) -> None:
+        """Ends that a disk did not take come before new calls: until they are written none begins."""
+        try:
+            while self._owed:
+                self._append(_END, *self._owed[0])
+                del self._owed[0]
+        except OSError:
+            self._room.disk_full = True
+
+    def _retire(self, descriptor: int) -> None:
+        """To be synced and closed, but for what a slow disk lets pile up: descriptors are what calls need."""
+        if len(self._flusher.retired) < UNSYNCED_FILES:
+            self._flusher.retired.append(descriptor)
+        else:
+            os.close(descriptor)
 
     def _shed(self, exchange: Exchange) -> None:
         """The row will say it; here it is counted, and said once for each key until there is room again."""

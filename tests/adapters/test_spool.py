@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from steward.adapters.spool import Spool, SpoolLimits
+from steward.adapters.spool import UNSYNCED_FILES, Spool, SpoolLimits
 from steward.adapters.spool_files import adopt
 from steward.capture import MEMORY_BYTES, Capture
 from steward.errors import NotAccepted, SettingError
@@ -484,6 +484,61 @@ def test_it_is_all_on_the_disk_once_it_is_closed(folder: Path) -> None:
     asyncio.run(spool.close())
     assert found(folder).ids() == {one.id for one in calls}
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+FULL_TO_THE_LAST = """
+import asyncio, json, os, resource, sys
+from pathlib import Path
+from steward import log
+from steward.adapters.spool import Spool, SpoolLimits
+from steward.errors import NotAccepted
+from tests.adapters.test_spool import call, found, intent
+from tests.spooled import KEYRING
+
+log.configure("error")
+spool = Spool(Path(sys.argv[1]), KEYRING, SpoolLimits(reserve_bytes=300_000, flush_interval_s=60))
+calls = [call(b"x" * 100) for _ in range(5)]
+for one in calls:
+    spool.intend(intent(one))
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+for one in calls:
+    spool.submit(one)
+told = [len(found(Path(sys.argv[1])).ends), spool.lost]
+try:
+    spool.intend(intent(call()))
+except NotAccepted:
+    told.append("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+try:
+    spool.intend(intent(call()))
+except NotAccepted:
+    told.append("still")
+there = found(Path(sys.argv[1]))
+told += [there.ids() == {one.id for one in calls}, there.gaps, all(end.bodies_shed for end in there.ends)]
+asyncio.run(spool.close())
+print(json.dumps(told))
+"""
+
+
+def test_an_end_that_no_disk_takes_is_written_when_one_does(folder: Path) -> None:
+    """With the reserve spent, too. No call begins before."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_TO_THE_LAST, str(folder)], capture_output=True, cwd=ROOT, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == [0, 0, "refused", "still", True, 0, True]
+
+
+def test_a_disk_that_lets_files_pile_up_costs_no_descriptors(folder: Path) -> None:
+    spool = Spool(folder, KEYRING, SpoolLimits(reserve_bytes=64 * 1024, flush_interval_s=60))
+    before = len(os.listdir("/proc/self/fd"))
+    calls = [call(os.urandom(MEMORY_BYTES + 1)) for _ in range(UNSYNCED_FILES + 50)]
+    for one in calls:
+        spool.submit(one)
+    assert len(os.listdir("/proc/self/fd")) - before <= UNSYNCED_FILES + 3  # and segments
+    assert len(list(folder.rglob("*.q"))) == len(calls)
+    asyncio.run(spool.close())
 
 
 # A full disk: a small one of its own, in a process of its own
