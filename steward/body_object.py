@@ -13,9 +13,10 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, date
 from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote
+from uuid import UUID
 
 import orjson
 
@@ -36,6 +37,9 @@ PIECE_BYTES: Final = 192 << 10
 
 _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_OBJECT_KEY: Final = re.compile(
+    r"(?P<key>[0-9a-f-]{36})/(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})/(?P<id>[0-9a-f-]{36})\.json\.gz"
+)
 _PREFIX: Final = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]+(?:/[^/\\\x00-\x1f\x7f-\x9f]+)*")
 
 
@@ -57,6 +61,25 @@ def object_key(exchange: Exchange) -> str:
     """`{api_key_id}/{YYYY-MM-DD}/{request_id}.json.gz`; the day is that of `requested_at` in UTC."""
     day = exchange.requested_at.astimezone(UTC).date().isoformat()
     return f"{exchange.caller.key_id}/{day}/{exchange.id}.json.gz"
+
+
+class KeyFacts(NamedTuple):
+    """What an object's key says of its call."""
+
+    day: date
+    id: UUID
+
+
+def key_facts(key: str) -> KeyFacts | None:
+    """What `object_key` put into a key; None when it did not make it."""
+    matched = _OBJECT_KEY.fullmatch(key)
+    if matched is None:
+        return None
+    try:
+        UUID(matched["key"])
+        return KeyFacts(date.fromisoformat(matched["day"]), UUID(matched["id"]))
+    except ValueError:
+        return None
 
 
 def place(prefix: str, key: str) -> str:

@@ -6,14 +6,14 @@ threads that may wait; the async ones, and `AfterResponse`, from the relay's eve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
 from steward.errors import BadRequest
-from steward.exchange import BodyRef, Caller, Exchange, Headers, Intent, Outbound, Record
+from steward.exchange import BodyRef, BodyState, Caller, Exchange, Headers, Intent, Outbound, Record
 from steward.words import Secret
 
 MAX_KEY_NAME = 200
@@ -192,6 +192,16 @@ class PutResult:
     """The vendor's error code when it is a plain word, else ours."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as its store lists it."""
+
+    key: str
+    """Below the store's prefix."""
+    size_bytes: int
+    stored_at: datetime
+
+
 class BodyStore(Protocol):
     """A decided destination for body objects: gzip JSON documents under keys."""
 
@@ -203,6 +213,15 @@ class BodyStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes the object; nothing happens when there is none. Raises StoreUnavailable, StoreRefused."""
+
+    def listed(self, since: date) -> Iterator[StoredObject]:
+        """The objects of this day and later, by the day in their key (UTC), in no promised order.
+
+        What does not lie where calls' bodies lie is passed over. Raises StoreUnavailable, StoreRefused.
+        """
+
+    def url(self, key: str) -> str:
+        """How rows name the object of this key. Raises ValueError for a key that is none."""
 
     def close(self) -> None:
         """Gives back connections and threads."""
@@ -242,6 +261,39 @@ class Ledger(Protocol):
 
     def ready(self) -> None:
         """Returns when the tables are there and new enough. Raises LedgerUnavailable, SchemaTooOld."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRow:
+    """What a row says of its body."""
+
+    id: UUID
+    org_id: UUID
+    requested_at: datetime
+    body_state: BodyState
+    key: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+
+
+class BodyBook(Protocol):
+    """What rows say of bodies, over all organisations: for reconcile alone.
+
+    Every method raises LedgerUnavailable, SchemaTooOld.
+    """
+
+    def since(self, moment: datetime, after: UUID | None, limit: int) -> list[BodyRow]:
+        """Rows of calls from this moment on, in the order of their ids; `after`: those behind this one."""
+
+    def of(self, ids: Sequence[UUID]) -> list[BodyRow]:
+        """The rows of these calls, as far as there are any."""
+
+    def mark(self, rows: Sequence[BodyRow], state: BodyState) -> int:
+        """Says `state` of the bodies whose rows say what they said here; how many it was.
+
+        The one way in which a row's body goes back (DESIGN 10): what was stored and is there no more is `lost`.
+        """
 
 
 def key_name(text: str) -> str:

@@ -10,16 +10,17 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
 from typing import BinaryIO, Final, NoReturn
 from urllib.parse import quote
 from uuid import uuid4
 
-from steward.body_object import place
+from steward.body_object import key_facts, place
 from steward.destination import FilesDestination
 from steward.errors import BodyNotFound, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
-from steward.ports import Put, PutResult
+from steward.ports import Put, PutResult, StoredObject
 from steward.uploads import put_all
 
 AT_ONCE: Final = 256
@@ -74,8 +75,38 @@ class FilesBodyStore:
         except OSError as exc:
             _fail(exc)
 
+    def listed(self, since: date) -> Iterator[StoredObject]:
+        try:
+            for key_folder in self._names([]):
+                for day in self._names([key_folder]):
+                    if day >= since.isoformat():
+                        yield from self._listed_in([key_folder, day])
+        except OSError as exc:
+            _fail(exc)
+
+    def url(self, key: str) -> str:
+        place("", key)
+        return f"file://{quote(f'{self._folder}/{key}')}"
+
     def close(self) -> None:
         """There is nothing to give back."""
+
+    def _names(self, parts: Sequence[str]) -> list[str]:
+        try:
+            with self._opened(parts, make=False) as folder:
+                return os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _listed_in(self, parts: Sequence[str]) -> Iterator[StoredObject]:
+        for name in self._names(parts):
+            key = "/".join((*parts, name))
+            if key_facts(key) is None:
+                continue
+            with contextlib.suppress(FileNotFoundError), self._opened(parts, make=False) as folder:
+                about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(about.st_mode):
+                    yield StoredObject(key, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC))
 
     def _put_batch(self, puts: Sequence[Put]) -> list[PutResult]:
         """All are written, then all are brought to the disk, then their folders: the fewest turns of its journal."""
@@ -89,7 +120,7 @@ class FilesBodyStore:
             put_all(_finish, parts, PARALLEL, "body-files")
             moved = {part.folder for part in parts if part.fault is None}
             unsynced = {folder for folder in moved if not _synced(folder)}
-            return [part.result(self._folder, part.folder in unsynced) for part in parts]
+            return [part.result(self.url, part.folder in unsynced) for part in parts]
 
     def _open_once(
         self, folders: dict[tuple[str, ...], int], opened: contextlib.ExitStack, names: Sequence[str]
@@ -170,14 +201,14 @@ class _Part:
             with contextlib.suppress(OSError):
                 os.unlink(self._name, dir_fd=self.folder)
 
-    def result(self, folder: str, unsynced: bool) -> PutResult:
+    def result(self, url: Callable[[str], str], unsynced: bool) -> PutResult:
         """What became of it. `unsynced`: its name may not be on disk."""
         put = self._put
         if self.fault is not None:
             return self.fault
         if unsynced:
             return PutResult(None, code="EIO")
-        return PutResult(BodyRef(put.key, f"file://{quote(f'{folder}/{put.key}')}", put.sha256, put.size_bytes))
+        return PutResult(BodyRef(put.key, url(put.key), put.sha256, put.size_bytes))
 
 
 def _finish(part: _Part) -> None:

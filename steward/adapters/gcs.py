@@ -11,17 +11,18 @@ import io
 import re
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import date
 from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-from steward.body_object import place
+from steward.body_object import key_facts, place
 from steward.destination import Anonymous, GcsDestination, GoogleServiceAccount
 from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
-from steward.ports import Put, PutResult
+from steward.ports import Put, PutResult, StoredObject
 from steward.uploads import put_all
 
 if TYPE_CHECKING:
@@ -83,6 +84,24 @@ class GcsBodyStore:
             if not isinstance(fault, BodyNotFound):
                 raise fault from exc
 
+    def listed(self, since: date) -> Iterator[StoredObject]:
+        below = f"{self._to.prefix}/" if self._to.prefix else ""
+        try:
+            listing = self._bucket().list_blobs(prefix=below, delimiter="/", **self._bounds())
+            for _ in listing.pages:  # the folders are known once all pages were read
+                pass
+            for folder in sorted(listing.prefixes):
+                start = f"{folder}{since.isoformat()}"
+                for blob in self._bucket().list_blobs(prefix=folder, start_offset=start, **self._bounds()):
+                    key = blob.name.removeprefix(below)
+                    if (facts := key_facts(key)) is not None and facts.day >= since:
+                        yield StoredObject(key, int(blob.size), blob.updated)
+        except Exception as exc:
+            raise _fault(exc) from exc
+
+    def url(self, key: str) -> str:
+        return f"gs://{self._to.bucket}/{quote(place(self._to.prefix, key))}"
+
     def close(self) -> None:
         """At once: waits for no upload. What is under way may end or not; what comes later is unavailable."""
         with self._lock:
@@ -110,8 +129,7 @@ class GcsBodyStore:
             return PutResult(None, not isinstance(fault, StoreUnavailable), _code(exc))
         if not etag:
             return PutResult(None, code="NoETag")
-        url = f"gs://{self._to.bucket}/{quote(name)}"
-        return PutResult(BodyRef(put.key, url, put.sha256, put.size_bytes))
+        return PutResult(BodyRef(put.key, self.url(put.key), put.sha256, put.size_bytes))
 
     def _bounds(self) -> dict[str, Any]:
         from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
@@ -120,12 +138,15 @@ class GcsBodyStore:
         return {"timeout": TIMEOUT_S, "retry": retry}
 
     def _blob(self, name: str) -> Any:
+        return self._bucket().blob(name, chunk_size=CHUNK_BYTES)
+
+    def _bucket(self) -> Any:
         with self._lock:
             if self._closed:
                 raise StoreUnavailable
             if self._made is None:
                 self._made = _client(self._to, self._address)
-            return self._made.bucket(self._to.bucket).blob(name, chunk_size=CHUNK_BYTES)
+            return self._made.bucket(self._to.bucket)
 
 
 def _client(to: GcsDestination, address: str) -> Any:

@@ -5,12 +5,13 @@ It keeps nothing beyond the process and must not serve where bodies matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 
-from steward.body_object import place
+from steward.body_object import key_facts, place
 from steward.errors import BodyNotFound, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
-from steward.ports import Put, PutResult
+from steward.ports import Put, PutResult, StoredObject
 
 
 class MemoryBodyStore:
@@ -18,6 +19,7 @@ class MemoryBodyStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self._stored_at: dict[str, datetime] = {}
         self._fault: type[StoreRefused | StoreUnavailable] | None = None
 
     def fail(self, fault: type[StoreRefused | StoreUnavailable] | None) -> None:
@@ -40,6 +42,16 @@ class MemoryBodyStore:
         self._meet_fault()
         self.objects.pop(key, None)
 
+    def listed(self, since: date) -> Iterator[StoredObject]:
+        self._meet_fault()
+        for key, octets in list(self.objects.items()):
+            facts = key_facts(key)
+            if facts is not None and facts.day >= since:
+                yield StoredObject(key, len(octets), self._stored_at[key])
+
+    def url(self, key: str) -> str:
+        return f"memory:///{place('', key)}"
+
     def close(self) -> None:
         """There is nothing to give back."""
 
@@ -60,4 +72,5 @@ class MemoryBodyStore:
             put.source.seek(0)
             octets = put.source.read()
         self.objects[key] = octets
-        return PutResult(BodyRef(put.key, f"memory:///{key}", put.sha256, put.size_bytes))
+        self._stored_at[key] = datetime.now(UTC)
+        return PutResult(BodyRef(put.key, self.url(key), put.sha256, put.size_bytes))

@@ -14,15 +14,16 @@ import re
 import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-from steward.body_object import place
+from steward.body_object import key_facts, place
 from steward.destination import HostRole, S3Destination
 from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
-from steward.ports import Put, PutResult, Source
+from steward.ports import Put, PutResult, Source, StoredObject
 from steward.uploads import put_all
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ class S3BodyStore:
             if not isinstance(fault, BodyNotFound):
                 raise fault from exc
 
+    def listed(self, since: date) -> Iterator[StoredObject]:
+        try:
+            for folder in self._folders():
+                yield from self._listed_below(folder, since)
+        except Exception as exc:
+            raise _fault(exc) from exc
+
+    def url(self, key: str) -> str:
+        return f"s3://{self._to.bucket}/{quote(place(self._to.prefix, key))}"
+
     def close(self) -> None:
         """At once: waits for no upload. What is under way may end or not; what comes later is unavailable."""
         with self._lock:
@@ -97,6 +108,31 @@ class S3BodyStore:
             if self._made is not None:
                 self._made.close()
                 self._made = None
+
+    def _below(self) -> str:
+        return f"{self._to.prefix}/" if self._to.prefix else ""
+
+    def _folders(self) -> list[str]:
+        """One for each key that has bodies here, with the store's prefix and a final slash."""
+        pages = (
+            self._client()
+            .get_paginator("list_objects_v2")
+            .paginate(**self._bucket(), Prefix=self._below(), Delimiter="/")
+        )
+        return [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", ())]
+
+    def _listed_below(self, folder: str, since: date) -> Iterator[StoredObject]:
+        """The days stand in order: what is older is not even listed."""
+        pages = (
+            self._client()
+            .get_paginator("list_objects_v2")
+            .paginate(**self._bucket(), Prefix=folder, StartAfter=f"{folder}{since.isoformat()}")
+        )
+        for page in pages:
+            for found in page.get("Contents", ()):
+                key = found["Key"].removeprefix(self._below())
+                if key_facts(key) is not None:
+                    yield StoredObject(key, found["Size"], found["LastModified"])
 
     def _put(self, put: Put) -> PutResult:
         try:
@@ -110,8 +146,7 @@ class S3BodyStore:
             return PutResult(None, isinstance(_fault(exc), StoreRefused), _code(exc))
         if not etag:
             return PutResult(None, code="NoETag")
-        url = f"s3://{self._to.bucket}/{quote(where['Key'])}"
-        return PutResult(BodyRef(put.key, url, put.sha256, put.size_bytes))
+        return PutResult(BodyRef(put.key, self.url(put.key), put.sha256, put.size_bytes))
 
     def _at_once(self, where: Mapping[str, str], put: Put) -> str | None:
         """One request; a file is streamed, and read again from its start when botocore tries again."""
@@ -137,10 +172,12 @@ class S3BodyStore:
             raise
 
     def _where(self, key: str) -> dict[str, str]:
-        where = {"Bucket": self._to.bucket, "Key": place(self._to.prefix, key)}
-        if self._to.expected_owner is not None:
-            where["ExpectedBucketOwner"] = self._to.expected_owner
-        return where
+        return {**self._bucket(), "Key": place(self._to.prefix, key)}
+
+    def _bucket(self) -> dict[str, str]:
+        if self._to.expected_owner is None:
+            return {"Bucket": self._to.bucket}
+        return {"Bucket": self._to.bucket, "ExpectedBucketOwner": self._to.expected_owner}
 
     def _about(self, put: Put) -> dict[str, Any]:
         about: dict[str, Any] = {

@@ -8,7 +8,9 @@ import io
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -129,6 +131,42 @@ def test_a_key_that_could_lead_elsewhere_is_refused(store: BodyStore, key: str) 
     with pytest.raises(ValueError, match="key"):
         store.delete(key)
     assert store.get(KEY) == b"good"
+
+
+KEY_ID = "0192f0c1-0000-7000-8000-000000000001"
+OTHER_KEY_ID = "0192f0c1-0000-7000-8000-00000000000a"
+
+
+def an_object(day: str, key_id: str = KEY_ID) -> str:
+    """A key as calls have it."""
+    return f"{key_id}/{day}/{uuid4()}.json.gz"
+
+
+def test_objects_are_listed_by_the_day_of_their_call(store: BodyStore) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    old = [an_object("2026-11-18"), an_object("2026-11-19", OTHER_KEY_ID)]
+    new = [an_object("2026-11-20"), an_object("2026-11-21"), an_object("2026-12-01", OTHER_KEY_ID)]
+    foreign = [f"{KEY_ID}/2026-11-20/notes.txt", f"{KEY_ID}/readme", "other/2026-11-20/x.json.gz", "loose"]
+    assert all(result.ref for result in store.put_many([put(key.encode(), key) for key in old + new + foreign]))
+    found = {each.key: each for each in store.listed(date(2026, 11, 20))}
+    assert sorted(found) == sorted(new)
+    for key, each in found.items():
+        assert each.size_bytes == len(key)
+        assert before <= each.stored_at <= datetime.now(UTC) + timedelta(seconds=5)
+    assert {each.key for each in store.listed(date(2026, 1, 1))} == {*old, *new}
+    assert list(store.listed(date(2027, 1, 1))) == []
+
+
+def test_an_empty_store_lists_nothing(store: BodyStore) -> None:
+    assert list(store.listed(date(2026, 11, 20))) == []
+
+
+def test_an_object_has_the_address_its_row_was_given(store: BodyStore) -> None:
+    [result] = store.put_many([put(b"x", KEY)])
+    assert result.ref is not None
+    assert store.url(KEY) == result.ref.url
+    with pytest.raises(ValueError, match="key"):
+        store.url("../x")
 
 
 def test_a_store_may_be_closed_unused_and_twice(store: BodyStore) -> None:
