@@ -285,7 +285,7 @@ class SpoolReader(Settled):
         """Raises OSError where the disk does not take it: then nothing has changed."""
         assert self._quarantine is not None
         self._quarantine.keep(shelf, what, token.relay.folder)
-        log.say("spool_set_aside", logging.ERROR, id=what.id, code=what.code)
+        log.say("spool_set_aside", logging.ERROR, id=what.id)
         self._settle([token])
 
     def _settle(self, tokens: Iterable[_Token]) -> None:

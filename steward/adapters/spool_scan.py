@@ -10,6 +10,7 @@ missing where nothing is: a writer gives none twice, and a disk that was full to
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ from steward.wire.frames import Frame, Gap
 
 READ_BYTES: Final = frames.MAX_PAYLOAD_BYTES + frames.FRAME_BYTES + 256 * 1024
 """Read at a time: more than any frame has."""
+
+PAGE_BYTES: Final = mmap.PAGESIZE
+"""The kernel takes a write page by page and stops between two when the process is killed. What ends so was never
+accepted: its writer had not heard of it, and nothing was sent or answered on the strength of it. So it is not lost."""
 
 _MAX_JUMP: Final = 1 << 22
 """More frames than fit into a segment: a number so far ahead is not a writer's."""
@@ -237,7 +242,10 @@ class Segment:
             if isinstance(part, Gap):
                 damaged = True
                 found.gaps.append(part)
-                self._note_heads(data[part.start - start : part.end - start], last and part is parts[-1])
+                if not (last and part is parts[-1]):
+                    self._note_heads(data[part.start - start : part.end - start])
+                elif part.end % PAGE_BYTES:
+                    self._note_heads(data[part.start - start : part.end - start], last=True)
             elif not self._came(part.number):
                 self._note(part.number, damaged)
                 damaged = False
@@ -259,7 +267,7 @@ class Segment:
                 self.lost.update(between)
             self._next_number = number + 1
 
-    def _note_heads(self, octets: bytes, last: bool) -> None:
+    def _note_heads(self, octets: bytes, last: bool = False) -> None:
         """Frames whose beginning stands in a gap: after the last whole frame nothing else tells of them."""
         at = octets.find(frames.MAGIC)
         while 0 <= at <= len(octets) - frames.HEAD_BYTES:

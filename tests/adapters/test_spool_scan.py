@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from steward.adapters.spool_files import SEGMENT_HEADER_BYTES, Folder
-from steward.adapters.spool_scan import READ_BYTES, Condition, Segment
+from steward.adapters.spool_scan import PAGE_BYTES, READ_BYTES, Condition, Segment
 from steward.errors import SealBroken
 from steward.wire.frames import Frame, Kind
 from tests.spools import KEYRING, OTHER_KEYRING, WrittenRelay, folder_of, relay_in, request_id
@@ -143,6 +143,19 @@ def test_a_segment_is_settled_once_nothing_of_it_is_needed(relay: WrittenRelay) 
     assert segment.settled()
     segment.remove()
     assert not relay.segment().exists()
+
+
+@pytest.mark.parametrize(("ends_at", "lost"), [(3 * PAGE_BYTES, 0), (3 * PAGE_BYTES - 1, 1), (3 * PAGE_BYTES + 1, 1)])
+def test_a_write_that_a_kill_stopped_between_two_pages_was_never_accepted(
+    relay: WrittenRelay, ends_at: int, lost: int
+) -> None:
+    relay.end(0)
+    relay.append(Kind.END, request_id(1), bytes(4 * PAGE_BYTES))
+    os.truncate(relay.segment(), ends_at)
+    segment = Segment(relay.folder, 0)
+    found = segment.look(KEYRING, True)
+    assert (len(found.frames), len(found.gaps), segment.lost_records()) == (1, 1, lost)
+    segment.rest()
 
 
 def test_what_is_cut_and_written_over_is_read_again_from_the_start(relay: WrittenRelay) -> None:
