@@ -6,6 +6,7 @@ it could cut off, and gives no number, which is the nonce, twice for octets that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -24,19 +25,15 @@ class SegmentWriter:
     """The newest segment of this process. Whoever closes its descriptor syncs it first."""
 
     def __init__(self, folder: Folder, keyring: Keyring, number: int) -> None:
-        """Raises OSError when the segment cannot begin."""
-        header, self._seal = new_segment(keyring, folder.name, number)
+        """Raises OSError when there cannot be such a file. What a full disk does not take of its header comes later."""
+        self._header, self._seal = new_segment(keyring, folder.name, number)
         self.number = number
         self.size = 0
         """Octets in the file."""
         self._frames = 0
         self.descriptor = folder.create(segment_name(number), append=True)
-        try:
-            self._write(header)
-        except OSError:
-            os.close(self.descriptor)
-            folder.remove(segment_name(number))
-            raise
+        with contextlib.suppress(OSError):
+            self._write(self._header)
 
     def append(self, kind: int, request_id: bytes, plain: bytes) -> int:
         """One sealed frame, in the kernel's hands when this returns; its length.
@@ -46,6 +43,8 @@ class SegmentWriter:
         number = self._frames
         if len(plain) + SEALING_BYTES > MAX_PAYLOAD_BYTES:
             raise OSError(errno.EMSGSIZE, "no reader takes so long a record")
+        if not self.size:
+            self._write(self._header)
         frame = encode(kind, number, request_id, self._seal.seal(kind, number, request_id, plain))
         self._write(frame)
         self._frames = number + 1

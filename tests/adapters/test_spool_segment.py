@@ -57,7 +57,7 @@ def test_a_segment_never_takes_anothers_place(folder: Folder) -> None:
 CUT = """
 import json, os, resource, sys
 from pathlib import Path
-from steward.adapters.spool_files import SEGMENT_HEADER_BYTES, open_spool
+from steward.adapters.spool_files import SEGMENT_HEADER_BYTES, open_segment, open_spool
 from steward.adapters.spool_segment import SegmentWriter
 from steward.wire.frames import decode
 from tests.spooled import KEYRING
@@ -77,22 +77,29 @@ for plain in (b"x" * 500, b"y" * 500):
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 segment.append(2, bytes(16), b"after")
 frames, used = decode(Path(sys.argv[1], "00000000.seg").read_bytes()[SEGMENT_HEADER_BYTES:], ended=True)
+numbers = [[frame.number for frame in frames]]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+segment = SegmentWriter(folder, KEYRING, 1)
 try:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
-    SegmentWriter(folder, KEYRING, 1)
-except OSError:
-    sizes.append(len(folder.names()))
-print(json.dumps([sizes, [frame.number for frame in frames]]))
+    segment.append(2, bytes(16), b"too early")
+except OSError as exc:
+    sizes.append(os.fstat(segment.descriptor).st_size)
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+segment.append(2, bytes(16), b"later")
+data = Path(sys.argv[1], "00000001.seg").read_bytes()
+seal = open_segment(KEYRING, folder.name, 1, data[:SEGMENT_HEADER_BYTES])
+frames, used = decode(data[SEGMENT_HEADER_BYTES:], ended=True)
+print(json.dumps([sizes, numbers[0], [seal.open(frame).decode() for frame in frames]]))
 """
 
 
 def test_half_a_frame_is_cut_off_and_its_number_is_not_given_again(tmp_path: Path) -> None:
-    """In a process of its own, whose limits are real. A header that does not fit leaves no segment."""
+    """In a process of its own, whose limits are real. A header that does not fit is written with the first record."""
     ran = subprocess.run(
         [sys.executable, "-c", CUT, str(tmp_path / "spool")], cwd=ROOT, capture_output=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == [[0, 0, 1], [0, 3]]
+    assert json.loads(ran.stdout) == [[0, 0, 0], [0, 3], ["later"]]
 
 
 def test_what_is_kept_back_is_given_step_by_step_and_made_whole(folder: Folder, tmp_path: Path) -> None:
