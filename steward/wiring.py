@@ -226,6 +226,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     def close() -> None:
         after.close()
         engine.dispose()
+        board.close()
 
     return Services(
         settings=settings,
@@ -346,6 +347,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
         if store is not None:
             store.close()
         engine.dispose()
+        board.close()
 
     return SettlerServices(
         rounds=rounds,
