@@ -99,4 +99,4 @@ def test_a_second_signal_cuts_and_says_so(make_scene: Callable[..., Scene]) -> N
     cut = {call.id for call in load.calls if call.id is not None and not call.ended}
     found = {row.id: row.outcome for row in rows(scene.steward, keys)}
     assert cut and {found[ident] for ident in cut} == {Outcome.INTERRUPTED}
-    scene.steward.stop()
+    scene.steward.kill_tree()  # told to end, it would stay for the hour that was set
