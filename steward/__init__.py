@@ -11,7 +11,8 @@
 The way of a request     proxy.py first; then authenticate.py detect.py rewrite.py forward.py lane.py capture.py;
                          in front of them listener.py cycle.py refusals.py.
 After the last byte      settle.py; it calls meter.py, body_object.py and price.py (pricebook.py pricelist.py
-                         pricemoves.py pricenames.py rates.py).
+                         pricemoves.py pricenames.py rates.py). settling.py does so for a durable queue, round by round
+                         (in_hand.py putting.py backoff.py); reconcile.py looks for what went wrong nevertheless.
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 What may be said         egress.py (the domain of every value that may leave), log.py and log_fields.py,
                          metrics.py (metric_names.py metric_files.py counted_calls.py).

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from steward import log, metrics
 from steward.authenticate import Authenticator, KeyLimits
@@ -26,9 +28,10 @@ from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
-from steward.ports import AfterResponse, BodyStore, Directory, Ledger, Upstream
+from steward.ports import AfterResponse, BodyBook, BodyStore, Directory, Ledger, Upstream
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
+from steward.reconcile import Kept, NothingKept
 from steward.refusals import Refusals
 from steward.rewrite import KeyedHash
 from steward.seal import Keyring
@@ -185,6 +188,42 @@ def open_quarantine(settings: Settings) -> Quarantine:
     if not settings.spool_dir.is_dir():
         raise SettingError("SPOOL_DIR: there is no such folder")
     return Quarantine(settings.spool_dir, keyring)
+
+
+def open_reconcile(settings: Settings, undo: ExitStack) -> tuple[BodyBook, BodyStore, Kept]:
+    """What reconcile compares; `undo` closes it. Connects to nothing yet. Raises SettingError."""
+    from steward.adapters.postgres_body_book import PostgresBodyBook
+
+    engine, _ = open_database(settings)
+    undo.callback(engine.dispose)
+    store = open_store(settings.body_store)
+    if store is None:
+        raise SettingError("BODY_STORE_URL: not set; there are no bodies to compare rows with")
+    undo.callback(store.close)
+    if not settings.spool_dir.is_dir():
+        return PostgresBodyBook(engine), store, NothingKept()
+    quarantine = open_quarantine(settings)
+    undo.callback(quarantine.close)
+    return PostgresBodyBook(engine), store, _SpoolKept(settings.spool_dir, quarantine)
+
+
+class _SpoolKept:
+    """See reconcile.Kept: of a spool that a settler may be working on."""
+
+    def __init__(self, folder: Path, quarantine: Quarantine) -> None:
+        self._folder = folder
+        self._quarantine = quarantine
+
+    def waiting(self) -> set[UUID]:
+        from steward.adapters.spool_waiting import waiting
+
+        return waiting(self._folder)
+
+    def set_aside(self) -> set[UUID]:
+        return {entry.id for entry in self._quarantine.entries()}
+
+    def try_again(self, request_id: UUID) -> None:
+        self._quarantine.retry(request_id)
 
 
 def open_store(destination: Destination | None) -> BodyStore | None:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 from steward.errors import LedgerFault, SchemaTooOld
-from steward.exchange import MAX_COST_USD, MAX_TOKENS, Exchange, Intent, Record
+from steward.exchange import MAX_COST_USD, MAX_TOKENS, BodyState, Exchange, Intent, Record
 from steward.ports import AfterResponse, ApiKey, Directory, Ledger, LedgerRow, Refused, key_name
 from steward.words import Secret
 
@@ -55,6 +55,21 @@ class MemoryLedger(Ledger):
 
     def ready(self) -> None:
         return None
+
+    def all_records(self) -> list[Record]:
+        """Every row, of all organisations."""
+        with self._lock:
+            return [row.record for row in self._rows.values()]
+
+    def say_body_state(self, request_id: UUID, was: BodyState, state: BodyState) -> bool:
+        """Changes the word on the body of a row that says `was`; whether there is such a row."""
+        with self._lock:
+            row = self._rows.get(request_id)
+            if row is None or row.record.body_state is not was or was is state:
+                return False
+            record = dataclasses.replace(row.record, body_state=state)
+            self._rows[request_id] = LedgerRow(record, row.revision + 1)
+            return True
 
 
 class MemoryDirectory(Directory):
