@@ -35,6 +35,8 @@ examples:
   steward keys create --name checkout      make a key; its plaintext is shown once
   steward serve --workers 2                relay calls on PORT (7680)
   steward settle                           settle what waits in SPOOL_DIR, beside a `serve` or without one
+  steward spool ls                         what was set aside, and why
+  steward reconcile --since 2d             whether rows, bodies and spool agree
   steward demo                             the whole story on this machine, nothing to configure
   steward config                           every setting, and where it came from
 

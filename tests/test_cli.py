@@ -114,6 +114,7 @@ def ended(process: subprocess.Popen[bytes]) -> Said:
 
 COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
+    *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
     *(("config",), ("demo",), ("version",)),
 )
 
@@ -132,14 +133,14 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     said = helped()[words]
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
-    named = re.findall(r"\bsteward ([a-z]+(?: (?:create|list|revoke))?)", examples)
+    named = re.findall(r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop)\b)?)", examples)
     assert named
     assert {tuple(name.split()) for name in named} <= set(COMMANDS)
     assert all(name.startswith(" ".join(words[:1])) for name in named)
 
 
 def test_the_list_of_commands_is_whole() -> None:
-    listed = re.findall(r"^    ([a-z]+) ", helped()[()].out, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z]+)(?: |$)", helped()[()].out, re.MULTILINE)
     assert {words[0] for words in COMMANDS if words} == set(listed)
 
 
@@ -151,6 +152,7 @@ def test_the_version_is_told_whatever_the_settings_are() -> None:
 
 def test_what_is_no_command_is_two() -> None:
     wrong = ["", "nothing", "keys", "serve --workers 0", "serve --workers 65", "keys create", "keys revoke", "config x"]
+    wrong += ["spool", "spool show", "spool show x", "spool drop", "spool retry x", "reconcile --since yesterday"]
     for said in commands([({}, argv.split()) for argv in wrong]):
         assert (said.code, said.out) == (2, "")
         assert said.err.startswith("usage:")
@@ -191,7 +193,8 @@ def test_a_wrong_setting_is_one_line_that_names_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", ["serve", "migrate", "keys create --name x", "keys list", f"keys revoke {UUID(int=7)}"]
+    "argv",
+    ["serve", "settle", "spool ls", "migrate", "keys create --name x", "keys list", f"keys revoke {UUID(int=7)}"],
 )
 def test_a_missing_encryption_key_is_one_line_that_says_how_to_make_one(argv: str) -> None:
     said = command(*argv.split())
@@ -414,6 +417,32 @@ def test_ctrl_c_ends_serve_well(postgres: Database) -> None:
     said = ended(serving)
     assert said.code in (0, 130)
     assert (said.out, "Traceback" in said.err) == ("", False)
+
+
+@pytest.mark.parametrize("argv", ["serve", "settle", "spool ls", f"spool drop {UUID(int=7)}"])
+def test_a_spool_that_others_may_enter_is_one_clear_line(postgres: Database, tmp_path: Path, argv: str) -> None:
+    """Before anything listens or is read; and a folder that is missing is made by nobody who only looks."""
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool").chmod(0o755)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("spool", "link"):
+        environ = environ_of(postgres, AFTER_RESPONSE="spool", SPOOL_DIR=str(tmp_path / name), PORT="0")
+        said = command(*argv.split(), **environ)
+        assert (said.code, said.out) == (2, "")
+        [line] = said.err.splitlines()
+        assert line.startswith("steward: SPOOL_DIR: ")
+    if argv.startswith("spool"):
+        said = command(*argv.split(), **environ_of(postgres, SPOOL_DIR=str(tmp_path / "missing")))
+        assert (said.code, said.complaint()) == (2, "steward: SPOOL_DIR: there is no such folder")
+        assert not (tmp_path / "missing").exists()
+
+
+def test_a_folder_is_spooled_to_by_default_and_workers_leave_the_settler_a_connection() -> None:
+    said = command("serve", "--workers", "5", ENCRYPTION_KEY=KEY, PORT="0")
+    assert (said.code, said.complaint()) == (
+        2,
+        "steward: POSTGRES_MAX_CONNS: 5 workers need at least 11, two each, and one to settle",
+    )
 
 
 @pytest.mark.parametrize("name", ["PORT", "OPS_PORT"])
