@@ -62,10 +62,10 @@ class Index:
         return place
 
     def has_beside(self, place: int, size: int) -> None:
-        """Octets of the record's bodies in files of their own."""
+        """Octets of the record's bodies in files of their own, as far as they are known by now."""
         if size and self._states[place] != State.DONE:
+            self.waiting_bytes += size - self._beside.get(place, 0)
             self._beside[place] = size
-            self.waiting_bytes += size
 
     def offset(self, place: int) -> int:
         """Where the record stands in its segment."""

@@ -230,17 +230,20 @@ class Quarantine:
             relay.close()
 
 
-def with_bodies(payload: bytes, folder: Folder) -> tuple[Exchange, int]:
-    """The exchange a record holds, its large bodies as open files, and how many of those are missing or damaged.
+def with_bodies(payload: bytes, folder: Folder) -> tuple[Exchange, int, int]:
+    """The exchange a record holds, its large bodies as open files, their octets, and how many are gone or damaged.
 
-    With one missing it says `bodies_shed`: what is left must not be stored as if it were all. Raises ValueError when it
+    With one gone it says `bodies_shed`: what is left must not be stored as if it were all. Raises ValueError when it
     is no record, OSError when no file can be opened now.
     """
     exchange, request, response = decode_exchange(payload)
-    lost = 0
+    if request is None and response is None:
+        return exchange, 0, 0
+    beside_bytes = lost = 0
     try:
         for side, body, beside in (("q", exchange.request, request), ("r", exchange.response, response)):
             if beside is not None:
+                beside_bytes += beside.size_bytes
                 lost += not _open_body(folder, exchange.id, side, body, beside)
     except OSError:
         exchange.request.close()
@@ -248,7 +251,7 @@ def with_bodies(payload: bytes, folder: Folder) -> tuple[Exchange, int]:
         raise
     if lost:
         exchange.bodies_shed = True
-    return exchange, lost
+    return exchange, beside_bytes, lost
 
 
 def _open_body(folder: Folder, request_id: UUID, side: str, body: Body, beside: Beside) -> bool:

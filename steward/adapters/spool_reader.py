@@ -188,8 +188,7 @@ class SpoolReader(Settled):
             _, _, relay, segment = queue[0]
             place = segment.index.next(state)
             if place is not None:
-                weight = segment.index.weight(place)
-                if taken and weight > left:
+                if taken and segment.index.weight(place) > left:
                     break
                 try:
                     handed = self._try(relay, segment, place)
@@ -197,9 +196,13 @@ class SpoolReader(Settled):
                     log.error("spool_out_of_means", exc)
                     break
                 if handed is not None:
+                    if taken and handed.size_bytes > left:
+                        # Its files turn out to be larger than was known of it.
+                        self.later([handed], recorded=False)
+                        break
                     handed.recorded = state is State.BODY_WAITS
                     taken.append(handed)
-                    left -= weight
+                    left -= handed.size_bytes
             heapq.heappop(queue)
             _enqueue(queue, relay, segment, state)
         for relay in self._relays.values():
@@ -239,12 +242,11 @@ class SpoolReader(Settled):
             self.gap(relay, segment, Gap(frame.start, frame.end))
             self._lose(relay, segment, place)
             return None
-        beside_of = frame.id if index.weight(place) > index.size(place) else None
-        token = _Token(relay, segment, place, frame.kind is Kind.INTENT, beside_of)
+        token = _Token(relay, segment, place, frame.kind is Kind.INTENT)
         try:
             if frame.kind is Kind.INTENT:
                 return Handed(decode_intent(payload), size_bytes=index.weight(place), token=token)
-            exchange, lost = with_bodies(payload, relay.folder)
+            exchange, beside_bytes, lost = with_bodies(payload, relay.folder)
         except ValueError as exc:
             log.error("spool_record_undecodable", exc, id=frame.id)
             try:
@@ -253,6 +255,9 @@ class SpoolReader(Settled):
                 log.error("spool_quarantine_failed", full, id=frame.id)
                 index.hand_out(place)
             return None
+        if beside_bytes:
+            token.beside_of = frame.id
+            index.has_beside(place, beside_bytes)
         if lost:
             segment.bodies_lost.add(place)
         return Handed(exchange, size_bytes=index.weight(place), token=token)

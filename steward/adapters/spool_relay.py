@@ -63,6 +63,8 @@ class Relay:
         self._lock: int | None = None
         self._concluded = False
         self._said_ownerless = False
+        self._listed_ns = 0
+        self._has_besides = False
         self._last = -1
         self._besides: set[UUID] = set()
         """Calls with files of their own when this was opened: some may be settled already."""
@@ -227,6 +229,7 @@ class Relay:
             return
         for gap in found.gaps:
             self._salvage.gap(self, segment, gap)
+        self._look_for_besides()
         for frame in found.frames:
             if frame.kind is Kind.INTENT:
                 self._intent(segment, frame)
@@ -258,7 +261,19 @@ class Relay:
         elif frame.id in self._besides:
             self._remove_beside(frame.id)
 
+    def _look_for_besides(self) -> None:
+        """A folder that did not change has no new ones.
+
+        Within one tick of the kernel's clock it may have: then the depth falls short until the record is handed out.
+        """
+        changed_ns = os.fstat(self.folder.descriptor).st_mtime_ns
+        if changed_ns != self._listed_ns:
+            self._listed_ns = changed_ns
+            self._has_besides = any(beside_facts(name) is not None for name in self.folder.names())
+
     def _beside_bytes(self, request_id: UUID) -> int:
+        if not self._has_besides:
+            return 0
         return sum(self.folder.size(beside_name(request_id, side)) or 0 for side in SIDES)
 
     def _end(self, segment: Segment) -> None:
