@@ -32,8 +32,10 @@ from steward.settings import Settings, load
 from steward.wiring import (
     Services,
     build,
+    build_settler,
     open_database,
     open_directory,
+    open_quarantine,
     open_store,
     price_book,
     relay_conns,
@@ -212,6 +214,62 @@ def test_calls_go_through_the_egress_proxy_but_for_hosts_that_are_spared() -> No
     direct = build(settings())
     assert [type(upstream) for upstream in direct.upstreams] == [Pool]
     run(direct, story)
+
+
+# the spool
+
+
+def test_with_the_spool_a_relay_needs_no_database_and_no_bucket_to_hand_a_call_over(tmp_path: Path) -> None:
+    """It opens neither; what it hands over is there for the process that settles."""
+    found = settings(
+        **{"AFTER_RESPONSE": "spool", "SPOOL_DIR": str(tmp_path / "spool"), "BODY_STORE_URL": "s3://bucket/prefix"},
+        **{"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1", "SPOOL_MAX_BYTES": "64MiB", "WORKERS": "2"},
+    )
+    services = build(found)
+    call = replace(exchange(route("/v1/chat/completions"), {"a": 1}), id=uuid4())
+
+    async def story() -> None:
+        services.after_response.intend(Intent(call.id, call.caller, call.route, call.requested_at, call.method))
+        assert services.after_response.submit(call) is None
+
+    assert services.prices is None
+    run(services, story)
+    settler = build_settler(found)
+    assert settler.acquire()
+    assert settler.rounds.depth().items == 1
+    other = build_settler(found)
+    assert not other.acquire()
+    settler.close()
+    assert other.acquire()
+    other.close()
+
+
+def test_one_who_relays_imports_no_vendor(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\n"
+        "from steward.settings import load\n"
+        "from steward.wiring import build\n"
+        "build(load(json.loads(sys.argv[1]), None))\n"
+        "print(sorted({'boto3', 'botocore', 'google.cloud.storage', 'steward.adapters.inline'} & set(sys.modules)))\n"
+    )
+    environ = {
+        "ENCRYPTION_KEY": ENCRYPTION_KEY,
+        "SPOOL_DIR": str(tmp_path / "spool"),
+        "BODY_STORE_URL": "s3://bucket/x",
+    }
+    command = [sys.executable, "-c", program, json.dumps(environ)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
+
+
+def test_a_quarantine_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="^SPOOL_DIR: "):
+        open_quarantine(settings(SPOOL_DIR=str(tmp_path / "missing")))
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "spool").mkdir(mode=0o700)
+    quarantine = open_quarantine(settings(SPOOL_DIR=str(tmp_path / "spool")))
+    assert quarantine.entries() == []
+    quarantine.close()
 
 
 # ready
