@@ -91,8 +91,13 @@ def encode_exchange(exchange: Exchange, request: Kept, response: Kept) -> bytes:
         exchange.error,
         exchange.bodies_shed,
     ]
-    inside = (each for each in (asked, answered, request, response) if isinstance(each, bytes))
-    return _joined(said, *inside)
+    return _joined(
+        said,
+        asked or b"",
+        answered or b"",
+        request if isinstance(request, bytes) else b"",
+        response if isinstance(response, bytes) else b"",
+    )
 
 
 def decode_intent(data: bytes) -> Intent:
@@ -216,7 +221,7 @@ def _time(text: str) -> datetime:
 
 
 def _block(headers: Headers) -> bytes | None:
-    """Names and values, one a line: a third of the cost of text. None when a value itself has a line feed."""
+    """Names and values, one a line: half the cost of text. None when one of them has a line feed itself."""
     block = b"\n".join(chain.from_iterable(headers))
     return block if block.count(b"\n") == max(0, 2 * len(headers) - 1) else None
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from steward.errors import SealBroken, SettingError
 from steward.seal import KEY_BYTES, OVERHEAD_BYTES, TAG_BYTES, Keyring, Purpose, SealFacts
-from steward.wire.frames import Frame
+from steward.wire.frames import Frame, Kind
 
 SETTLER: Final = "settler"
 RELAYS: Final = "relays"
@@ -248,6 +248,10 @@ def relay_names(relays: Folder) -> Iterator[str]:
                 yield name
 
 
+_FACTS: Final = {int(kind): bytes((FORMAT, kind)) for kind in Kind}
+"""What a sealed payload is bound to, before its call's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentSeal:
     """What seals and opens the frames of one segment."""
@@ -256,11 +260,11 @@ class SegmentSeal:
 
     def seal(self, kind: int, number: int, request_id: bytes, payload: bytes) -> bytes:
         """`number` is the frame's own, used once for each segment: it is the nonce."""
-        return self.cipher.encrypt(number.to_bytes(12, "big"), payload, b"%c%c%b" % (FORMAT, kind, request_id))
+        return self.cipher.encrypt(number.to_bytes(12, "big"), payload, _FACTS[kind] + request_id)
 
     def open(self, frame: Frame) -> bytes:
         """The payload in clear. Raises SealBroken for a frame of another segment, call or kind, or a changed one."""
-        facts = b"%c%c%b" % (FORMAT, frame.kind, frame.id.bytes)
+        facts = _FACTS[frame.kind] + frame.id.bytes
         try:
             return self.cipher.decrypt(frame.number.to_bytes(12, "big"), frame.payload, facts)
         except InvalidTag:

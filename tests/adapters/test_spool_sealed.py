@@ -192,6 +192,18 @@ def test_nothing_is_added_once_it_is_finished(folder: Folder) -> None:
     assert folder.names() == [f"{ID}.q"]
 
 
+def test_the_format_is_what_it_was(folder: Folder) -> None:
+    """A body that a release left behind, the next one stores."""
+    handle = folder.create(f"{ID}.q")
+    os.write(handle, bytes.fromhex(FILE))
+    os.close(handle)
+    with open_beside(folder, ID, "q", Beside(bytes(range(32)), 4)) as file:
+        assert file.read() == b"said"
+
+
+FILE = "4d44424f44590d0a017ddddcba70a79f2eae8e777ab66b55b3fac8f17e"
+
+
 def test_without_room_it_does_not_begin(folder: Folder) -> None:
     room = Room(3)
     with pytest.raises(OSError, match="full"):
