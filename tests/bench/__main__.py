@@ -1,4 +1,4 @@
-"""`make bench`: prints what the relay does, each figure beside nginx's of the same run."""
+"""`make bench`: prints what the relay does, each figure beside nginx's of the same run, and what settling does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import statistics
 import sys
 
 from tests.bench.measure import bench, median_ratio, missing_tools
+from tests.bench.settling import BODY_BYTES, settling_bench
 
 PAIRS = 7
 SECONDS = 4
+SETTLING_RUNS = 3
 
 
 def main() -> int:
@@ -46,8 +48,22 @@ def main() -> int:
             f"steward adds {statistics.median(each.added_ms for each in added):.3f} ms (aim: at most 0.15)\n"
         )
         chunks = [it.chunk_cpu_us(3) for _ in range(3)]
-        print(f"server-sent events, 32 streams\n  CPU {statistics.median(chunks):.1f} us an event (at most 45)")
+        print(f"server-sent events, 32 streams\n  CPU {statistics.median(chunks):.1f} us an event (at most 45)\n")
+    settling()
     return 0
+
+
+def settling() -> None:
+    """What one settling process does on one core, the database and the store on another."""
+    print(f"settling, {BODY_BYTES / 1024:.0f} KB bodies, one core, median of {SETTLING_RUNS}")
+    with settling_bench() as it:
+        for name, run, count, aim in (("files", it.files, 6000, 1500), ("S3", it.s3, 1500, 250)):
+            runs = [run(count) for _ in range(SETTLING_RUNS)]
+            print(
+                f"  {name:<6}{statistics.median(each.per_s for each in runs):9,.0f}/s   "
+                f"CPU {statistics.median(each.cpu_us for each in runs):7,.0f} us an exchange: "
+                f"{statistics.median(1e6 / each.cpu_us for each in runs):7,.0f}/s of a whole core (at least {aim:,})"
+            )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
 from steward.adapters.spool import Spool, SpoolLimits
 from steward.adapters.spool_reader import SpoolReader
+from steward.body_object import build
 from steward.destination import FilesDestination, S3Destination, S3Keys
 from steward.exchange import LOCAL_ORG, Body, BodyState, Exchange, Intent, uuid7
 from steward.ports import BodyStore
@@ -62,6 +63,9 @@ class Settled:
     def per_s(self) -> float:
         """Exchanges a second, on the one core the process had."""
         return self.exchanges / self.wall_s
+
+    built_us: float
+    """CPU for building one of their objects alone, in the same process: what this machine takes for a known work."""
 
     @property
     def cpu_us(self) -> float:
@@ -124,7 +128,7 @@ class Settling:
         self._check(ids)
         said = json.loads(ran.stdout)
         shutil.rmtree(spool)
-        return Settled(count, said["wall_s"], said["cpu_s"])
+        return Settled(count, said["wall_s"], said["cpu_s"], said["built_us"])
 
     def _check(self, ids: set[UUID]) -> None:
         engine = open_engine(address_of(self._postgres, _DATABASE))
@@ -194,6 +198,14 @@ def _store(facts: dict[str, str]) -> BodyStore:
     return S3BodyStore(S3Destination(facts["bucket"], facts["prefix"], keys, endpoint=facts["endpoint"]))
 
 
+def _built_us(count: int = 300) -> float:
+    calls = [_call() for _ in range(count)]
+    cpu = time.process_time()
+    for call in calls:
+        build(call)
+    return (time.process_time() - cpu) / count * 1e6
+
+
 def main() -> int:
     """The settling process: settles one spool, and says how long it took."""
     job = json.loads(sys.stdin.read())
@@ -208,10 +220,12 @@ def main() -> int:
     rounds = Rounds(reader, Settler(ledger, store, lambda: book), ledger, RoundLimits(at_once=at_once))
     ledger.ready()
     rest_garbage_collector()
+    built_us = _built_us()
     begun, cpu = time.monotonic(), time.process_time()
     while not (rounds.run_once() and not rounds.in_hand()):
         pass
-    print(json.dumps({"wall_s": time.monotonic() - begun, "cpu_s": time.process_time() - cpu}))
+    wall_s, cpu_s = time.monotonic() - begun, time.process_time() - cpu
+    print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "built_us": built_us}))
     rounds.close()
     reader.close()
     return 0
