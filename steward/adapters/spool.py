@@ -41,6 +41,9 @@ OWED: Final = 4096
 UNSYNCED_FILES: Final = 256
 """Bodies' files that wait for the disk; what is beyond is closed at once, and left to the kernel."""
 
+WORTH_ENDING_BYTES: Final = 1 << 20
+"""A segment that weighs so much is ended when calls are refused for want of room, so that it can go once settled."""
+
 
 class Spool:
     """AfterResponse by a folder of this process's own below SPOOL_DIR. Made after the fork: it starts a thread."""
@@ -65,6 +68,7 @@ class Spool:
         self._weight = 0
         self._ends_at = limits.segment_ends_at
         self._closed = False
+        self._may_end = True
         self._owed: list[tuple[UUID, int, bytes]] = []
         self._said_full = False
         self._said_shed: set[UUID] = set()
@@ -265,10 +269,15 @@ class Spool:
         if not self._said_full:
             self._said_full = True
             log.say("spool_full", logging.ERROR, bytes=self._room.used)
+        if self._may_end and self._segment.size + self._weight >= min(WORTH_ENDING_BYTES, self._limits.segment_ends_at):
+            # The segment that is written to never goes: on a disk that it fills, nothing would ever make room.
+            self._may_end = False
+            self._next_segment()
         raise NotAccepted from exc
 
     def _look(self) -> None:
         """Now and then, in the flusher's thread: the reserve, and whether what was said once may be said again."""
+        self._may_end = True
         self._reserve.restore()
         self._room.disk_full = not self._reserve.whole
         if self._said_full and self._room.takes_calls():
