@@ -9,8 +9,6 @@ Not for several threads: one settler calls it, one call at a time.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import heapq
 import logging
 import os
@@ -22,21 +20,12 @@ from typing import Final
 from uuid import UUID
 
 from steward import log
-from steward.adapters.spool_files import (
-    OWNER,
-    RELAYS,
-    SETTLER,
-    Folder,
-    adopt,
-    lock,
-    open_spool,
-    relay_names,
-    segment_name,
-)
-from steward.adapters.spool_index import State
+from steward.adapters.spool_files import RELAYS, SETTLER, lock, open_spool
+from steward.adapters.spool_index import Index, State
 from steward.adapters.spool_progress import Mark
 from steward.adapters.spool_quarantine import Quarantine, SetAside, Shelf, with_bodies
 from steward.adapters.spool_relay import Relay, marked
+from steward.adapters.spool_relays import OUT_OF_MEANS, Relays
 from steward.adapters.spool_scan import READ_BYTES, Segment
 from steward.codec import decode_intent
 from steward.errors import SealBroken
@@ -52,16 +41,14 @@ DEPTH_READS_BYTES: Final = READ_BYTES
 SWEEP_EVERY_S: Final = 3600.0
 
 
-_LATER: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
-"""What ails this process, not the record."""
-
-
 @dataclass(slots=True, eq=False)
 class _Token:
     """Where a record stands, and whose files go with it."""
 
     relay: Relay
     segment: Segment
+    index: Index
+    """The segment's, when it was handed out."""
     place: int
     intent: bool = False
     """It has no body. The item may not say so: settle keeps an intent in place of a call whose body it let go of."""
@@ -77,13 +64,9 @@ class SpoolReader(Settled):
         self._keyring = keyring
         self._now = now
         self._settler: int | None = None
-        self._relays: dict[str, Relay] = {}
-        self._left: set[str] = set()
-        """Folders that cannot be read, or hold something that is not ours."""
-        self._lost = 0
-        self._swept_at = 0.0
-        self._folder: Folder | None = None
+        self._relays: Relays | None = None
         self._quarantine: Quarantine | None = None
+        self._swept_at = 0.0
 
     def acquire(self) -> bool:
         """Whether this is the spool's one settler, now and until `close`. Raises OSError."""
@@ -93,13 +76,13 @@ class SpoolReader(Settled):
         if handle is None:
             return False
         try:
-            self._folder = self._spool.folder(RELAYS, make=True)
-            self._quarantine = Quarantine(self._spool, self._keyring)
+            quarantine = Quarantine(self._spool, self._keyring)
+            relays = Relays(self._spool.folder(RELAYS, make=True), self._keyring, quarantine)
         except OSError:
             os.close(handle)
             raise
-        _clear_unfinished(self._folder)
-        self._settler = handle
+        relays.clear_unfinished()
+        self._settler, self._quarantine, self._relays = handle, quarantine, relays
         return True
 
     def take(self, most: int, most_bytes: int) -> list[Handed]:
@@ -127,12 +110,12 @@ class SpoolReader(Settled):
         if recorded:
             by_segment: dict[Segment, list[tuple[int, Mark]]] = {}
             for token in tokens:
-                offset = token.segment.index.offset(token.place)
+                offset = token.index.offset(token.place)
                 by_segment.setdefault(token.segment, []).append((offset, Mark.RECORDED))
             for segment, marks in by_segment.items():
                 marked(segment, marks)
         for token in tokens:
-            token.segment.index.give_back(token.place, recorded)
+            token.index.give_back(token.place, recorded)
 
     def set_aside(self, handed: Handed, code: str) -> None:
         """Raises OSError where the disk does not take it: then it is to be said again."""
@@ -148,40 +131,36 @@ class SpoolReader(Settled):
     def depth(self) -> Depth:
         if self._settler is None:
             return Depth()
-        self._look(DEPTH_READS_BYTES)
-        segments = [segment for relay in self._relays.values() for segment in relay.segments.values()]
+        relays, quarantine = self._look(DEPTH_READS_BYTES)
+        segments = [segment for _, segment in relays.segments()]
         oldest = [at for segment in segments if (at := segment.index.oldest_ms()) is not None]
         return Depth(
             items=sum(segment.index.unsettled() for segment in segments),
             size_bytes=sum(segment.index.waiting_bytes + segment.unread_bytes() for segment in segments),
             oldest_s=max(0.0, self._now() - min(oldest) / 1000) if oldest else 0.0,
             bodies=sum(segment.index.bodies() for segment in segments),
-            set_aside=self._quarantine.count() if self._quarantine else 0,
-            lost=self._lost + sum(relay.known_lost() for relay in self._relays.values()),
+            set_aside=quarantine.count(),
+            lost=relays.lost(),
         )
 
     def close(self) -> None:
         """Another may be the settler from now on. Safe to call twice."""
-        for relay in self._relays.values():
-            relay.close()
-        self._relays.clear()
+        if self._relays is not None:
+            self._relays.close()
+            self._relays = None
         if self._quarantine is not None:
             self._quarantine.close()
             self._quarantine = None
-        if self._folder is not None:
-            self._folder.close()
-            self._folder = None
         if self._settler is not None:
             os.close(self._settler)
             self._settler = None
         self._spool.close()
 
     def _hand_out(self, state: State, most: int, most_bytes: int) -> list[Handed]:
-        self._look(TAKE_READS_BYTES)
+        relays, _ = self._look(TAKE_READS_BYTES)
         queue: list[tuple[int, int, Relay, Segment]] = []
-        for relay in self._relays.values():
-            for segment in relay.segments.values():
-                _enqueue(queue, relay, segment, state)
+        for relay, segment in relays.segments():
+            _enqueue(queue, relay, segment, state)
         taken: list[Handed] = []
         left = most_bytes
         while queue and len(taken) < most:
@@ -205,8 +184,7 @@ class SpoolReader(Settled):
                     left -= handed.size_bytes
             heapq.heappop(queue)
             _enqueue(queue, relay, segment, state)
-        for relay in self._relays.values():
-            relay.rest()
+        relays.rest()
         return taken
 
     def _try(self, relay: Relay, segment: Segment, place: int) -> Handed | None:
@@ -218,7 +196,7 @@ class SpoolReader(Settled):
             relay.forget(segment)
             return None
         except OSError as exc:
-            if exc.errno in _LATER:
+            if exc.errno in OUT_OF_MEANS:
                 raise
             # The disk fails here alone, perhaps for now: it stays as it is, and the next settler tries again.
             log.error("spool_record_not_read", exc)
@@ -239,10 +217,10 @@ class SpoolReader(Settled):
             payload = segment.payload(frame)
         except SealBroken as exc:
             log.error("spool_record_refused", exc, id=frame.id)
-            self.gap(relay, segment, Gap(frame.start, frame.end))
+            relay.salvage.gap(relay, segment, Gap(frame.start, frame.end))
             self._lose(relay, segment, place)
             return None
-        token = _Token(relay, segment, place, frame.kind is Kind.INTENT)
+        token = _Token(relay, segment, index, place, frame.kind is Kind.INTENT)
         try:
             if frame.kind is Kind.INTENT:
                 return Handed(decode_intent(payload), size_bytes=index.weight(place), token=token)
@@ -264,13 +242,13 @@ class SpoolReader(Settled):
 
     def _lose(self, relay: Relay, segment: Segment, place: int) -> None:
         """A record is gone. Its intent stands in for it; where that is gone, too, nothing is left to settle."""
-        self._lost += 1
+        relay.lost += 1
         if not relay.stand_in(segment, place):
-            self._settle([_Token(relay, segment, place)])
+            self._settle([_Token(relay, segment, segment.index, place)])
 
     def _keep(self, shelf: Shelf, handed: Handed, code: str) -> None:
         token = _token(handed)
-        index, segment = token.segment.index, token.segment
+        index, segment = token.index, token.segment
         _close(handed)
         try:
             frame = segment.frame(index.offset(token.place), index.size(token.place))
@@ -281,7 +259,7 @@ class SpoolReader(Settled):
         finally:
             token.relay.rest()
         if frame is None or payload is None:
-            self._lost += 1
+            token.relay.lost += 1
             self._settle([token])
             return
         self._shelve(shelf, token, SetAside(frame.id, frame.kind, payload, code, handed.item.requested_at))
@@ -300,82 +278,21 @@ class SpoolReader(Settled):
             by_segment.setdefault(token.segment, []).append(token)
         for segment, settled in by_segment.items():
             relay = settled[0].relay
-            offsets = [offset for token in settled for offset in segment.index.settle(token.place)]
+            offsets = [offset for token in settled for offset in token.index.settle(token.place)]
             segment.besides += [token.beside_of for token in settled if token.beside_of is not None]
             if marked(segment, [(offset, Mark.DONE) for offset in offsets]):
                 relay.remove_besides(segment)
         for relay in {id(each[0].relay): each[0].relay for each in by_segment.values()}.values():
             relay.drop_settled()
 
-    def gap(self, relay: Relay, segment: Segment, gap: Gap) -> None:
-        """Octets that are no record of the segment's: kept as they are, where the disk has room for them."""
-        assert self._quarantine is not None
-        name = f"{relay.folder.name}.{segment.number:08d}.{gap.start}-{gap.end}"
-        log.say("spool_octets_set_aside", logging.ERROR, bytes=gap.end - gap.start)
-        try:
-            self._quarantine.keep_octets(name, segment.octets(gap.start, gap.end))
-        except OSError as exc:
-            log.error("spool_quarantine_failed", exc)
-
-    def wreck(self, relay: Relay, segment: Segment) -> bool:
-        """A whole segment whose key is damaged: kept as it is; where that cannot be, left where it is."""
-        assert self._quarantine is not None
-        name = segment_name(segment.number)
-        log.say("spool_segment_damaged", logging.ERROR, bytes=segment.size_bytes, count=len(segment.lost))
-        try:
-            self._quarantine.keep_file(relay.folder, name, f"{relay.folder.name}.{name}")
-        except OSError as exc:
-            log.error("spool_quarantine_failed", exc)
-            return False
-        return True
-
-    def _look(self, budget: int) -> None:
-        """What the relays wrote since the last time, about `budget` octets of it, shared among them."""
-        assert self._folder is not None, "acquire first"
-        assert self._quarantine is not None
-        self._find_relays(self._folder)
-        share = budget // max(1, len(self._relays))
-        for name, relay in list(self._relays.items()):
-            if budget <= 0:
-                break
-            budget -= relay.look(share)
-            # Who was looked at comes last the next time.
-            self._relays[name] = self._relays.pop(name)
-            relay.drop_settled()
-            if relay.finished():
-                self._leave(name, relay)
+    def _look(self, budget: int) -> tuple[Relays, Quarantine]:
+        assert self._relays is not None and self._quarantine is not None, "acquire first"
+        self._relays.look(budget)
         now = self._now()
         if not 0 <= now - self._swept_at < SWEEP_EVERY_S:
             self._swept_at = now
             self._quarantine.sweep(now)
-
-    def _find_relays(self, folder: Folder) -> None:
-        for name in relay_names(folder):
-            if name in self._relays or name in self._left:
-                continue
-            try:
-                self._relays[name] = Relay(folder.folder(name), self._keyring, self)
-            except OSError as exc:
-                log.error("spool_folder_unreadable", exc)
-                if exc.errno in _LATER:
-                    break
-                self._left.add(name)
-
-    def _leave(self, name: str, relay: Relay) -> None:
-        """A relay is gone and nothing of it waits: so goes its folder."""
-        assert self._folder is not None
-        self._lost += relay.known_lost()
-        del self._relays[name]
-        try:
-            if relay.leave():
-                self._folder.remove_folder(name)
-            else:
-                self._left.add(name)
-        except OSError as exc:
-            log.error("spool_folder_left", exc)
-            self._left.add(name)
-        finally:
-            relay.close()
+        return self._relays, self._quarantine
 
 
 def _enqueue(queue: list[tuple[int, int, Relay, Segment]], relay: Relay, segment: Segment, state: State) -> None:
@@ -394,19 +311,3 @@ def _close(handed: Handed) -> None:
     if isinstance(handed.item, Exchange):
         handed.item.request.close()
         handed.item.response.close()
-
-
-def _clear_unfinished(relays: Folder) -> None:
-    """Folders that a process made and did not live to name, and those a settler emptied and did not live to remove."""
-    for name in list(relay_names(relays)):
-        with contextlib.suppress(OSError):
-            relays.remove_folder(name)
-    for name in relays.names():
-        if not name.startswith("."):
-            continue
-        with contextlib.suppress(OSError), contextlib.closing(relays.folder(name)) as half:
-            handle = adopt(half)
-            if handle is not None:
-                half.remove(OWNER)
-                relays.remove_folder(name)
-                os.close(handle)

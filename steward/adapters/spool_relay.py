@@ -58,7 +58,7 @@ class Relay:
         self.lost = 0
         """Records that cannot be had any more: those of segments that are gone, and what could not be read in time."""
         self._keyring = keyring
-        self._salvage = salvage
+        self.salvage = salvage
         self._open: dict[UUID, tuple[Segment, int, int]] = {}
         self._lock: int | None = None
         self._concluded = False
@@ -109,7 +109,7 @@ class Relay:
             segment = self.segments.pop(number)
             self._mark_answered(segment)
             self.lost += segment.lost_records()
-            if segment.condition is Condition.DAMAGED and not self._salvage.wreck(self, segment):
+            if segment.condition is Condition.DAMAGED and not self.salvage.wreck(self, segment):
                 segment.rest()
                 continue
             segment.remove()
@@ -228,7 +228,7 @@ class Relay:
             segment.lost.update(frame.number for frame in found.frames)
             return
         for gap in found.gaps:
-            self._salvage.gap(self, segment, gap)
+            self.salvage.gap(self, segment, gap)
         self._look_for_besides()
         for frame in found.frames:
             if frame.kind is Kind.INTENT:

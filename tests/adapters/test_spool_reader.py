@@ -342,6 +342,37 @@ def test_descriptors_do_not_grow_with_relays_that_come_and_go(spool: Path) -> No
         assert len(os.listdir("/proc/self/fd")) < 60
 
 
+def test_what_is_in_hand_when_its_segment_vanishes_may_still_be_spoken_of(spool: Path) -> None:
+    with relay_in(spool) as relay, reader_of(spool) as reader:
+        relay.calls(0, 1, 2, 3, 4)
+        relay.next_segment()
+        relay.calls(5)
+        first, second, third, fourth = reader.take(4, 1 << 20)
+        relay.segment(0).unlink()
+        assert settle(reader).ends == [5]
+        reader.done([first])
+        reader.later([second], recorded=True)
+        reader.later([third], recorded=False)
+        reader.set_aside(fourth, "poison")
+        found = settle(reader)
+        assert (found.all, found.depth.items) == ([], 0)
+        relay.die()
+        assert settle(reader).all == []
+    assert relays_left(spool) == []
+
+
+def test_saying_done_twice_is_no_error(spool: Path) -> None:
+    with relay_in(spool) as relay, reader_of(spool) as reader:
+        relay.calls(0, 1)
+        relay.die()
+        handed = reader.take(2, 1 << 20)
+        for _ in range(2):
+            reader.done(handed)
+            assert reader.depth().items == 0
+        reader.later(handed, recorded=True)
+        assert settle(reader).all == []
+
+
 def test_it_needs_no_clock_but_for_ages(spool: Path) -> None:
     """A clock that jumps decides nothing."""
     times = iter([NOW_S, 0.0, NOW_S * 3, -5.0, NOW_S, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
