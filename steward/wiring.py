@@ -492,6 +492,9 @@ def check(settings: Settings) -> None:
     settings.needed_encryption_key()
     price_book(settings)
     _tls(settings)
+    store = open_store(settings.body_store)
+    if store is not None:
+        store.close()
 
 
 async def _watch_schema(ledger: Ledger, health: Health) -> None:

@@ -389,6 +389,22 @@ def test_it_settles_alone_what_another_left(steward: Callable[..., Any], provide
         assert b"Traceback" not in (tmp_path / "settle.log").read_bytes()
 
 
+def test_commands_beside_a_running_one_find_nothing_wrong_until_something_is(steward: Callable[..., Any]) -> None:
+    """`reconcile` sees a body that somebody took away."""
+    with steward() as running:
+        idents = [chat(running).head.values(b"x-majordomo-request-id")[0] for _ in range(3)]
+        rows = [running.settled(ident) for ident in idents]
+        listed, whole = running.run("spool", "ls", "--json"), running.run("reconcile", "--since", "1h")
+        assert (listed.returncode, json.loads(listed.stdout), whole.returncode) == (0, [], 0), whole.stdout
+        assert rows[1].body_key is not None
+        (running.bodies / rows[1].body_key).unlink()
+        gap = running.run("reconcile", "--since", "1h", "--json")
+        assert gap.returncode == 1
+        assert idents[1].decode() in gap.stdout.decode()
+        assert idents[0].decode() not in gap.stdout.decode()
+        assert b"Traceback" not in whole.stderr + gap.stderr + listed.stderr
+
+
 def test_what_the_spool_is_made_of_is_ours_alone(steward: Callable[..., Any], provider: Scripted) -> None:
     """Folders 0700, files 0600; nothing said in a call stands there in clear (SECURITY F12)."""
     with steward() as running:

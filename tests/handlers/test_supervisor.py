@@ -19,7 +19,7 @@ from tests.servers.waiting import eventually
 WITHIN_S = 30.0
 
 PROGRAM = """
-import os, signal, sys, threading
+import ctypes, os, signal, sys, threading
 from handlers.supervisor import Child, StopTimes, Supervisor
 from steward import log
 
@@ -32,6 +32,11 @@ def say(*words):
 
 def child(kind, index):
     def run():
+        if kind == "forks" and os.fork() == 0:
+            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+            say("orphan", index, "started", os.getpid())
+            while True:
+                signal.pause()
         heard = []
         def told(number, frame):
             heard.append(number)
@@ -46,6 +51,8 @@ def child(kind, index):
         return 0
     return Child(run, index, settles=kind == "settler")
 
+if "forks" in kinds:
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: as PID 1, it inherits those whose parent is gone
 say("parent", os.getpid())
 made = [child(kind, index) for index, kind in enumerate(kinds)]
 code = Supervisor(made, times, lambda: say("closed")).run()
@@ -173,3 +180,24 @@ def test_a_parent_that_is_killed_tells_its_children(family: Callable[..., Family
     running.waits_for("ends", 2)
     pids = [*running.pids("relay"), *running.pids("settler")]
     eventually(lambda: not [pid for pid in pids if psutil.pid_exists(pid)], WITHIN_S)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody but PID 1 inherits processes")
+def test_those_whose_parent_is_gone_are_reaped(family: Callable[..., Family]) -> None:
+    """As PID 1 must, or a container fills with zombies."""
+    running = family("forks settler")
+    running.waits_for("started", 3)
+    [orphan], [relay] = running.pids("orphan"), running.pids("forks")
+    os.kill(relay, signal.SIGKILL)
+    eventually(lambda: psutil.Process(orphan).ppid() == running.process.pid, WITHIN_S)
+    os.kill(orphan, signal.SIGTERM)
+    eventually(lambda: not psutil.pid_exists(orphan), WITHIN_S)
+    assert running.log().count('"worker_died"') == 1
+    for pid in running.pids("orphan"):
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGTERM)
+    running.waits_for("forks 0 started", 2)
+    eventually(lambda: len(running.pids("orphan")) == 2, WITHIN_S)
+    os.kill(running.pids("orphan")[1], signal.SIGTERM)
+    running.tell()
+    running.ends()
