@@ -1255,7 +1255,7 @@ def test_chance_gives_nothing_twice() -> None:
 def test_a_copy_of_the_process_draws_its_own_chance() -> None:
     code = (
         "import os, sys; from steward.proxy import Chance; chance = Chance(); chance(10); child = os.fork(); "
-        "print(chance(10).hex(), flush=True); os._exit(0) if not child else os.waitpid(child, 0)"
+        "os.write(1, chance(10).hex().encode() + b'\\n'); os._exit(0) if not child else os.waitpid(child, 0)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout.split()
     assert len(said) == len(set(said)) == 2

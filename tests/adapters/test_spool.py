@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -62,6 +63,12 @@ def found(folder: Path) -> Written:
     return written(relay)
 
 
+def adopted(relay: Path) -> int | None:
+    """The lock of a relay whose process is gone."""
+    with closing(folder_of(relay)) as folder:
+        return adopt(folder)
+
+
 def content(body: Body) -> bytes:
     kept = body.content().reveal()
     body.close()
@@ -107,7 +114,7 @@ def test_nothing_that_was_answered_is_lost_by_a_kill(folder: Path) -> None:
     assert ids <= there.ids()
     assert len(there.intents) - len(there.ends) in {0, 1}
     (relay,) = relays(folder)
-    owner = adopt(folder_of(relay))
+    owner = adopted(relay)
     assert owner is not None, "whoever is dead holds no lock"
     os.close(owner)
 
@@ -115,9 +122,9 @@ def test_nothing_that_was_answered_is_lost_by_a_kill(folder: Path) -> None:
 def test_while_it_lives_nobody_takes_it_for_dead(folder: Path) -> None:
     spool = Spool(folder, KEYRING, SMALL)
     (relay,) = relays(folder)
-    assert adopt(folder_of(relay)) is None
+    assert adopted(relay) is None
     asyncio.run(spool.close())
-    owner = adopt(folder_of(relay))
+    owner = adopted(relay)
     assert owner is not None
     os.close(owner)
     assert not (relay / "reserve").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -41,8 +42,10 @@ OTHER = UUID("0198c0de-0000-7000-8000-00000000000b")
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Folder:
-    return open_spool(tmp_path / "spool")
+def spool(tmp_path: Path) -> Iterator[Folder]:
+    made = open_spool(tmp_path / "spool")
+    yield made
+    made.close()
 
 
 # The folder itself
@@ -66,7 +69,9 @@ def test_a_groups_volume_may_hold_it(tmp_path: Path) -> None:
     """Kubernetes' fsGroup: what is made below inherits the group, and the bit that says so."""
     tmp_path.chmod(0o2770)
     with closing(open_spool(tmp_path / "spool")) as spool:
-        new_relay(spool)
+        relay, owner = new_relay(spool)
+        relay.close()
+        os.close(owner)
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
 
 
@@ -188,6 +193,7 @@ def test_a_relay_is_its_owners_until_he_is_gone(spool: Folder, tmp_path: Path) -
     relay.remove(OWNER)
     with pytest.raises(FileNotFoundError):
         adopt(relay)
+    relay.close()
 
 
 def test_a_killed_owner_is_gone_at_once(spool: Folder, tmp_path: Path) -> None:
@@ -211,6 +217,7 @@ def test_what_is_not_a_relays_name_is_passed_over(spool: Folder, tmp_path: Path)
             relays.folder(other, make=True).close()
         assert list(relay_names(relays)) == [relay.name]
     os.close(owner)
+    relay.close()
 
 
 # Seals
