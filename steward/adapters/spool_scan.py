@@ -196,7 +196,7 @@ class Segment:
     def settled(self) -> bool:
         """Nothing in it is needed any more."""
         readable = self.condition is not Condition.SHUT
-        return self.over and readable and not self.open_intents and not self.index.unsettled()
+        return self.over and readable and not self.open_intents and self.index.oldest_ms() is None
 
     def rest(self) -> None:
         """Gives the file back until it is needed again."""
