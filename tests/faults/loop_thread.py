@@ -21,7 +21,7 @@ async def paced(seconds: float) -> None:
     """The pace at which a load comes or a server answers; nothing is waited for by it."""
     loop = asyncio.get_running_loop()
     turn = loop.create_future()
-    handle = loop.call_later(seconds, turn.set_result, None)
+    handle = loop.call_later(seconds, lambda: turn.done() or turn.set_result(None))
     try:
         await turn
     finally:

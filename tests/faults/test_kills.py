@@ -19,8 +19,8 @@ def test_the_settler_is_killed(make_scene: Callable[..., Scene]) -> None:
     steward = scene.steward
     steward.start()
     load = scene.load(rate=200, mix=MIX)
-    for _ in range(3):
-        scene.serve(120, load)
+    for _ in range(2):
+        scene.serve(100, load)
         eventually(lambda: steward.settler() is not None, WITHIN_S)
         settler = steward.settler()
         assert settler is not None and settler not in steward.relays()
@@ -38,8 +38,8 @@ def test_a_relaying_process_is_killed_under_load(make_scene: Callable[..., Scene
     steward = scene.steward
     steward.start()
     load = scene.load(rate=250, mix=MIX)
-    for _ in range(3):
-        scene.serve(150, load)
+    for _ in range(2):
+        scene.serve(120, load)
         eventually(lambda: len(steward.relays()) == 2, WITHIN_S)
         victim = steward.relays()[0]
         steward.kill(victim)

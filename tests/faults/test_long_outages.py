@@ -95,13 +95,13 @@ def test_the_bucket_forbids_for_longer_than_is_tried(make_scene: Callable[..., S
     scene.steward.start()
     load = scene.load(rate=40, mix=KEPT)
     bucket.gate.instead = FORBIDDEN
-    scene.serve(100, load)
+    scene.serve(30, load)
     load.stop()
 
     def all_failed() -> bool:
         return [row.body_state for row in rows(scene.steward, keys)].count(BodyState.FAILED) == len(load.calls)
 
-    eventually(all_failed, WITHIN_S)
+    eventually(all_failed, 2 * WITHIN_S)
     failed = scene.settle(excused=[BodyState.FAILED], within_s=5)
     assert failed.bodies[BodyState.FAILED] == failed.served
     bucket.gate.instead = None
