@@ -111,13 +111,15 @@ def test_a_store_that_breaks_its_promise_gives_its_batch_back() -> None:
 
 
 def test_closing_waits_for_nobody() -> None:
+    before = set(threading.enumerate())
     store = Store()
     store.open.clear()
     putting = Putting(store.put, 1)
+    [thread] = set(threading.enumerate()) - before
     putting.hand([1, 2])
     eventually(lambda: store.batches)
     putting.close()
     assert putting.recall() == []
     store.open.set()
-    eventually(lambda: "steward-putting" not in {thread.name for thread in threading.enumerate()})
+    eventually(lambda: not thread.is_alive())
     assert store.batches == [[1]]

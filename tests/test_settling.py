@@ -88,6 +88,7 @@ class House:
         self.bodies = Store()
         self.store = store or self.bodies
         self.keep_bodies = keep_bodies
+        self.begun: list[Rounds] = []
         self.begin()
 
     def begin(self) -> None:
@@ -96,6 +97,13 @@ class House:
         clocks = Clocks(lambda: self.at, lambda: self.utc, lambda: 1.0)
         self.settled = MemorySettled(self.queue)
         self.rounds = Rounds(self.settled, settler, self.ledger, self.limits, clocks)
+        self.begun.append(self.rounds)
+
+    def end(self) -> None:
+        """All its processes end."""
+        self.bodies.open.set()
+        for rounds in self.begun:
+            rounds.close()
 
     def call(self, answer: object = ANSWER, **more: Any) -> Exchange:
         """A call that waits to be settled."""
@@ -142,8 +150,7 @@ class House:
 def house() -> Iterator[House]:
     it = House()
     yield it
-    it.bodies.open.set()
-    it.rounds.close()
+    it.end()
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +207,7 @@ def test_without_a_store_or_for_metadata_alone_there_is_a_row_and_no_body() -> N
     call = it.call()
     it.settle()
     assert (it.state(call), it.bodies.asked, it.waits()) == (BodyState.OFF, [], 0)
+    it.end()
 
 
 def test_shed_bodies_are_said_to_be_shed(house: House) -> None:
@@ -475,6 +483,7 @@ def poisoned(house: House, *poison: Exchange) -> None:
     settler = Settler(house.ledger, house.store, prices)
     clocks = Clocks(lambda: house.at, lambda: house.utc, lambda: 1.0)
     house.rounds = Rounds(house.settled, settler, house.ledger, house.limits, clocks)
+    house.begun.append(house.rounds)
 
 
 def test_poison_is_set_aside_alone(house: House, said: Said) -> None:
@@ -581,6 +590,7 @@ def test_a_queue_that_cannot_be_told_is_told_later_and_rows_go_on(house: House, 
     full = house.settled = _Full(house.queue)
     clocks = Clocks(lambda: house.at, lambda: house.utc, lambda: 1.0)
     house.rounds = Rounds(full, Settler(house.ledger, house.store, prices), house.ledger, LIMITS, clocks)
+    house.begun.append(house.rounds)
     calls = [house.call() for _ in range(4)]
     eventually(lambda: house.rounds.run_once() and {house.state(call) for call in calls} == {BodyState.STORED})
     calls.append(house.call())
