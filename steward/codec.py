@@ -64,12 +64,12 @@ def encode_intent(intent: Intent) -> bytes:
 
 def encode_exchange(exchange: Exchange, request: Kept, response: Kept) -> bytes:
     """The whole exchange. `request` and `response` stand for what its bodies hold; sizes and cuts are the bodies'."""
-    timings = exchange.timings
+    caller, route, timings = exchange.caller, exchange.route, exchange.timings
     asked, answered = _block(exchange.request_headers), _block(exchange.response_headers)
     said = [
         exchange.id,
-        _caller(exchange.caller),
-        _route(exchange.route),
+        (caller.key_id, caller.org_id, caller.user_id, caller.registration_id),
+        _route(route),
         exchange.requested_at,
         exchange.method,
         exchange.outcome,

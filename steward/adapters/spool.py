@@ -77,6 +77,7 @@ class Spool:
         self._flusher.current = self._segment.descriptor
         self._flusher.named = True
         self._flusher.start()
+        self._room.measured(self._flusher.others)
 
     def intend(self, intent: Intent) -> None:
         """See ports.AfterResponse."""
@@ -84,7 +85,7 @@ class Spool:
             self._note_gone()
         if self._owed:
             self._pay()
-        if self._closed or not self._takes_calls():
+        if self._closed or not self._room.takes_calls():
             self._refuse()
         try:
             self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
@@ -128,7 +129,8 @@ class Spool:
         if self._closed:
             raise OSError("the spool is closed")
         key = exchange.caller.key_id.int
-        if not self._takes_body(key, len(asked) + len(answered)):
+        size = len(asked) + len(answered)
+        if size and not self._room.takes_body(key, size):
             self._submit_bare(exchange)
             return
         try:
@@ -145,7 +147,7 @@ class Spool:
             request = self._beside(exchange, "q", request_body, files)
             response = self._beside(exchange, "r", response_body, files)
             inside = sum(len(each) for each in (request, response) if isinstance(each, bytes))
-            if self._closed or not self._takes_body(key, inside):
+            if self._closed or (inside and not self._room.takes_body(key, inside)):
                 raise OSError(errno.EDQUOT, "the spool is full, or this key's part of it")
             segment = self._append(_END, exchange.id, key, encode_exchange(exchange, request, response))
         except OSError:
@@ -251,13 +253,6 @@ class Spool:
         self._flusher.named = True
         self._flusher.watched = frozenset(self._room.segments()) - {following.number}
 
-    def _takes_calls(self) -> bool:
-        self._room.others = self._flusher.others
-        return self._room.takes_calls()
-
-    def _takes_body(self, key: int, size: int) -> bool:
-        return size == 0 or self._room.takes_body(key, size)
-
     def _note_gone(self) -> None:
         gone, self._flusher.gone = self._flusher.gone, frozenset()
         for number in gone:
@@ -280,6 +275,7 @@ class Spool:
         self._may_end = True
         self._reserve.restore()
         self._room.disk_full = not self._reserve.whole
+        self._room.measured(self._flusher.others)
         if self._said_full and self._room.takes_calls():
             self._said_full = False
         if self.shed == self._shed_before:

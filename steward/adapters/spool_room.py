@@ -40,7 +40,7 @@ class SpoolLimits:
 
 
 class Room:
-    """The account. Everything but `others` is told and asked in the relay's own thread."""
+    """The account. Everything but `measured` is told and asked in the relay's own thread, for every call."""
 
     def __init__(self, limits: SpoolLimits) -> None:
         nearly = limits.max_bytes - limits.max_bytes // 8
@@ -56,24 +56,33 @@ class Room:
         """The reserve is broken into: what is left of it is for records."""
         self.used = 0
         """Octets of ours that are on the disk."""
-        self.others = 0
-        """Octets of all others in SPOOL_DIR, as last measured."""
+        self._excess = 0
+
+    def measured(self, others: int) -> None:
+        """Octets of all others in SPOOL_DIR: what they have beyond what our share leaves them is not ours to take."""
+        self._excess = max(0, others - self._beyond_share) if self._bounded else 0
 
     def takes_calls(self) -> bool:
         """Whether a new call may begin."""
-        return not self.disk_full and self._weight() < self._calls_until
+        return not self.disk_full and self.used + self._excess < self._calls_until
 
     def takes_body(self, key: int, size: int) -> bool:
         """Whether this key may put so much more."""
         if self.disk_full:
             return False
-        return self._weight() + size <= self._bodies_until and self._by_key.get(key, 0) + size <= self._key_until
+        if self.used + self._excess + size > self._bodies_until:
+            return False
+        return self._by_key.get(key, 0) + size <= self._key_until
 
     def add(self, segment: int, key: int, size: int) -> None:
         """Written, and there until the segment goes."""
         self.used += size
-        self._by_key[key] = self._by_key.get(key, 0) + size
-        self._assign(segment, key, size)
+        by_key = self._by_key
+        by_key[key] = by_key.get(key, 0) + size
+        keys = self._segments.get(segment)
+        if keys is None:
+            keys = self._segments[segment] = {}
+        keys[key] = keys.get(key, 0) + size
 
     def spilling(self, key_id: UUID) -> Callable[[int], None]:
         """How a file that belongs to no segment yet asks for room and gives it back."""
@@ -81,7 +90,8 @@ class Room:
 
     def spilt(self, segment: int, key: int, size: int) -> None:
         """What was asked for by `spilling` goes with this segment from now on."""
-        self._assign(segment, key, size)
+        keys = self._segments.setdefault(segment, {})
+        keys[key] = keys.get(key, 0) + size
 
     def gone(self, segment: int) -> None:
         """The settler is through with it."""
@@ -92,12 +102,6 @@ class Room:
         """Those that weigh something."""
         return list(self._segments)
 
-    def _weight(self) -> int:
-        """Ours, or, where others have taken more than all shares leave them, as much as there is too much."""
-        if not self._bounded:
-            return self.used
-        return max(self.used, self.used + self.others - self._beyond_share)
-
     def _spill(self, key: int, size: int) -> None:
         if size < 0:
             self._give_back(key, -size)
@@ -106,12 +110,6 @@ class Room:
             raise OSError(errno.EDQUOT, "the spool is full, or this key's part of it")
         self.used += size
         self._by_key[key] = self._by_key.get(key, 0) + size
-
-    def _assign(self, segment: int, key: int, size: int) -> None:
-        keys = self._segments.get(segment)
-        if keys is None:
-            keys = self._segments[segment] = {}
-        keys[key] = keys.get(key, 0) + size
 
     def _give_back(self, key: int, size: int) -> None:
         self.used -= size

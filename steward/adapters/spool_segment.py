@@ -46,17 +46,18 @@ class SegmentWriter:
         if not self.size:
             self._write(self._header)
         frame = encode(kind, number, request_id, self._seal.seal(kind, number, request_id, plain))
-        self._write(frame)
+        size = self._write(frame)
         self._frames = number + 1
-        return len(frame)
+        return size
 
-    def _write(self, octets: bytes) -> None:
+    def _write(self, octets: bytes) -> int:
         written = os.write(self.descriptor, octets)
         if written != len(octets):
             self._frames += 1  # what is cut off may have reached the disk
             os.ftruncate(self.descriptor, self.size)
             raise OSError(errno.ENOSPC, "the disk took a part")
         self.size += written
+        return written
 
 
 class Reserve:

@@ -84,14 +84,16 @@ def test_a_disk_that_is_full_takes_records_alone() -> None:
 def test_the_whole_has_a_bound_of_its_own() -> None:
     """Two shares of 800; what others have beyond theirs is not ours to take."""
     one = room(whole_bytes=1600)
-    one.others = 800
+    one.measured(800)
     one.add(0, 1, 690)
     assert told(one) == (True, True)
-    one.others = 900
+    one.measured(900)
     assert told(one) == (True, False)
-    one.others = 1600
+    one.measured(1600)
     assert told(one) == (False, False)
-    assert told(room()) == (True, True)
+    alone = room()
+    alone.measured(1 << 40)
+    assert told(alone) == (True, True)
 
 
 def test_a_segment_is_a_small_part_of_the_share() -> None:
