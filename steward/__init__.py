@@ -4,7 +4,7 @@
                                                                                                                  |
        while the caller waits -----------------------------------------------------------------------------------|---
        after the last byte                                                                                       v
-                                                      AfterResponse.submit(exchange)
+                                                      AfterResponse.submit(exchange)   inline | spool
                                                                                                                  |
        settle:   Exchange --meter--> Usage|None --price--> Cost|None --store--> BodyRef --> Record --> Ledger
 
@@ -17,8 +17,10 @@ The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 What may be said         egress.py (the domain of every value that may leave), log.py and log_fields.py,
                          metrics.py (metric_names.py metric_files.py counted_calls.py).
 Settings and secrets     settings.py (setting_table.py values.py body_store_url.py), seal.py.
-Putting it together      wiring.py, app.py, cli.py, version.py; api/ are our own routes.
+Putting it together      wiring.py, app.py, cli.py (spool_command.py reconcile_command.py), version.py; api/ are our own
+                         routes. handlers/ beside this package: container.py, supervisor.py, settler.py.
 Bytes and providers      wire/ and providers/: no socket, no clock.
-The world                adapters/: PostgreSQL, S3, Google Cloud Storage, folders, price list, egress proxy, memory.
+The world                adapters/: PostgreSQL, S3, Google Cloud Storage, folders, spool, price list, egress proxy,
+                         memory.
 The demo                 demo.py demo_telling.py standin/.
 """
