@@ -191,6 +191,8 @@ class Spool:
             try:
                 self._append(_END, exchange.id, key, plain)
             except OSError as exc:
+                if exchange.error == NotAccepted.code:
+                    return  # refused for want of room, counted so, never sent: what is left is for calls that were
                 spent = exc.errno in NO_ROOM and self._reserve.spend()
                 self._room.disk_full = True
                 if spent:

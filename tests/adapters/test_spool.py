@@ -511,6 +511,9 @@ limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
 for one in calls:
     spool.submit(one)
+turned_away = call()
+turned_away.error = NotAccepted.code
+spool.submit(turned_away)
 told = [len(found(Path(sys.argv[1])).ends), spool.lost]
 try:
     spool.intend(intent(call()))
@@ -529,7 +532,7 @@ print(json.dumps(told))
 
 
 def test_an_end_that_no_disk_takes_is_written_when_one_does(folder: Path) -> None:
-    """With the reserve spent, too. No call begins before."""
+    """With the reserve spent, too. No call begins before; one that was refused for it leaves no record."""
     ran = subprocess.run(
         [sys.executable, "-c", FULL_TO_THE_LAST, str(folder)], capture_output=True, cwd=ROOT, check=False
     )
