@@ -37,6 +37,10 @@ class Backoff:
         self.failures += 1
         self._until = self.now() + self.chance() * bound_s
 
+    def hurry(self) -> None:
+        """It failed, but there is no use in waiting: the pause is over, the failures stand."""
+        self._until = 0.0
+
     def worked(self) -> None:
         """It is there."""
         self.failures = 0

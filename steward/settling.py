@@ -289,6 +289,8 @@ class Rounds:
             self._took_at = self._clocks.now()
         for call in tried:
             self._decide(call)
+        if tried and all(call.end is End.KEEP_BODY for call in tried):
+            self._store_away.hurry()  # what was refused for its whole time is given up; as many may wait as a day makes
         if self._putting.paused() or self._putting.silent_s() >= self._limits.stalled_s:
             for call in self._putting.recall():
                 self._back(call)

@@ -57,3 +57,13 @@ def test_a_success_begins_anew() -> None:
     assert (backoff.failing, backoff.waits()) == (False, 0.0)
     backoff.failed()
     assert backoff.waits() == 0.5
+
+
+def test_a_pause_may_be_cut_short() -> None:
+    """The next failure's is as long as it would have been."""
+    backoff = Backoff(1.0, 60.0, Clock(), lambda: 1.0)
+    backoff.failed()
+    backoff.hurry()
+    assert (backoff.failing, backoff.waits()) == (True, 0.0)
+    backoff.failed()
+    assert backoff.waits() == 2.0

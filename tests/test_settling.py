@@ -331,6 +331,18 @@ def test_a_store_that_refuses_is_asked_again_until_the_body_is_given_up_and_kept
     assert [line["id"] for line in said.lines("body_lost")] == [str(call.id)]
 
 
+def test_all_whose_time_is_over_are_given_up_without_a_pause_between(house: House) -> None:
+    """A day of refusals is given up as fast as the store says no, not a handful a pause."""
+    house.bodies.fail(StoreRefused)
+    calls = [house.call() for _ in range(100)]
+    house.settle()
+    house.at += 86_400
+    house.utc += timedelta(days=2)
+    house.settle()
+    assert {house.state(call) for call in calls} == {BodyState.FAILED}
+    assert (house.waits(), len(house.queue.bodies)) == (0, 100)
+
+
 def test_a_refusal_that_ends_in_time_costs_nothing(house: House) -> None:
     house.bodies.fail(StoreRefused)
     call = house.call()
