@@ -23,6 +23,7 @@ from steward.uploads import put_all
 PAGE = 1000
 READERS = 8
 """Objects that are read at a time."""
+_GIVEN_UP = frozenset({BodyState.FAILED, BodyState.LOST})
 GRACE = timedelta(minutes=10)
 """What is younger may be on its way."""
 
@@ -34,6 +35,8 @@ class GapKind(StrEnum):
     MISSING = "row without its body"
     DIFFERENT = "body is not the row's"
     STUCK = "pending, and nothing waits"
+    KEPT = "not stored, and kept here"
+    """The store refused the body for good, or somebody marked it lost: the quarantine has it."""
 
 
 class Remedy(StrEnum):
@@ -120,6 +123,7 @@ class Reconcile:
             *(Gap(GapKind.STUCK, row.id, row.key, row.requested_at) for row in pending),
             *self._bodies(stored, objects),
             *self._without_row(objects, until),
+            *self._kept_here(since),
         ]
         waiting = self._kept.waiting() if suspects or pending else set()
         report.waiting = len({row.id for row in pending} & waiting)
@@ -175,6 +179,14 @@ class Reconcile:
             known = {row.id for row in self._book.of(asked[at : at + PAGE])}
             yield from (Gap(GapKind.NO_ROW, each, ids[each].key) for each in asked[at : at + PAGE] if each not in known)
 
+    def _kept_here(self, since: datetime) -> Iterator[Gap]:
+        """Calls in the quarantine whose rows say that their body will not be stored any more."""
+        asked = list(self._kept.set_aside())
+        for at in range(0, len(asked), PAGE):
+            for row in self._book.of(asked[at : at + PAGE]):
+                if row.body_state in _GIVEN_UP and row.requested_at >= since:
+                    yield Gap(GapKind.KEPT, row.id, row.key, row.requested_at)
+
     def _is_so(self, gap: Gap) -> bool:
         """Whether it is a gap still, now that all was heard that could have closed it."""
         rows = self._book.of([gap.id])
@@ -183,6 +195,8 @@ class Reconcile:
         [row] = rows
         if gap.kind is GapKind.STUCK:
             return row.body_state is BodyState.PENDING
+        if gap.kind is GapKind.KEPT:
+            return row.body_state in _GIVEN_UP
         if gap.kind is GapKind.NO_ROW or row.body_state is not BodyState.STORED or row.key is None:
             return False
         try:
@@ -196,6 +210,9 @@ class Reconcile:
         return [replace(gap, remedy=self._fix(gap, gap.id in set_aside)) for gap in gaps]
 
     def _fix(self, gap: Gap, set_aside: bool) -> Remedy:
+        if gap.kind is GapKind.KEPT and set_aside:
+            self._kept.try_again(gap.id)
+            return Remedy.AGAIN
         rows = self._book.of([gap.id])
         # What is pending becomes `failed` there, never `lost`; and only from `lost` does a body that is put again
         # come to be `stored` once more.

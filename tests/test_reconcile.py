@@ -175,6 +175,20 @@ def test_what_the_quarantine_has_is_put_again(house: House) -> None:
     assert (house.state(stuck), house.state(gone)) == (BodyState.FAILED, BodyState.LOST)
 
 
+@pytest.mark.parametrize("state", [BodyState.FAILED, BodyState.LOST])
+def test_a_body_that_was_given_up_and_is_kept_is_put_again(house: House, state: BodyState) -> None:
+    """However young: it is not on its way. Its row stays as it is until the store has the body."""
+    kept = house.call(state, timedelta(minutes=1))
+    gone = house.call(state)
+    house.kept.aside = {kept.id, house.new_id(NOW)}
+    assert house.gaps() == [(GapKind.KEPT, kept.id)]
+    assert [gap.remedy for gap in house.run(fix=True).gaps] == [Remedy.AGAIN]
+    assert house.kept.again == [kept.id]
+    assert {house.state(kept), house.state(gone)} == {state}
+    house.kept.waits = {kept.id}
+    assert house.gaps() == []
+
+
 def test_without_a_fix_nothing_changes(house: House) -> None:
     house.call(BodyState.PENDING)
     house.kept.aside = {house.call(row=False).id}
