@@ -14,6 +14,9 @@ from steward.adapters.spool_files import Folder, new_relay, open_spool, segment_
 from steward.adapters.spool_flush import Flusher
 from tests.servers.waiting import eventually
 
+WITHIN_S = 60.0
+"""A disk that others use as well may keep a flush waiting for seconds."""
+
 Make = Callable[..., Flusher]
 
 
@@ -61,7 +64,7 @@ def test_what_nobody_writes_to_any_more_is_closed(relay: Folder, make: Make) -> 
     flusher.start()
     files = [relay.create(name) for name in "abc"]
     flusher.retired.extend(files)
-    eventually(lambda: not any(open_now(each) for each in files))
+    eventually(lambda: not any(open_now(each) for each in files), WITHIN_S)
     assert not flusher.retired
 
 
@@ -70,7 +73,7 @@ def test_what_is_appended_to_is_synced_and_stays_open(relay: Folder, make: Make)
     flusher.current = relay.create("a")
     flusher.start()
     flusher.dirty = flusher.named = True
-    eventually(lambda: not flusher.dirty and not flusher.named)
+    eventually(lambda: not flusher.dirty and not flusher.named, WITHIN_S)
     assert open_now(flusher.current)
     os.close(flusher.current)
 
@@ -93,11 +96,11 @@ def test_it_sees_which_segments_are_gone(relay: Folder, make: Make) -> None:
         os.close(relay.create(segment_name(number)))
     flusher.watched = frozenset({1, 2})
     flusher.start()
-    assert rounds.acquire(timeout=5)
+    assert rounds.acquire(timeout=WITHIN_S)
     assert flusher.gone == frozenset()
     relay.remove(segment_name(2))
     relay.remove(segment_name(3))
-    eventually(lambda: flusher.gone == frozenset({2}))
+    eventually(lambda: flusher.gone == frozenset({2}), WITHIN_S)
 
 
 def test_it_measures_what_others_have(spool: Folder, relay: Folder, make: Make) -> None:
@@ -125,9 +128,9 @@ def test_a_disk_that_fails_is_said_once_and_tried_again(
     flusher.current = writer
     flusher.dirty = True
     flusher.start()
-    eventually(said)
+    eventually(said, WITHIN_S)
     flusher.current = relay.create("a")
-    eventually(lambda: not flusher.dirty)
+    eventually(lambda: not flusher.dirty, WITHIN_S)
     assert said() == 1
     for descriptor in (reader, writer, flusher.current):
         os.close(descriptor)

@@ -238,7 +238,8 @@ def _holds(octets: bytes, call: Call, truncated: bool) -> bool:
     """Whether a body object holds what the call asked and was answered; where it was cut, the beginning of that."""
     document = orjson.loads(gzip.decompress(octets))
     sides = (
-        (document["request"]["body"], asked(call.number, call.kind), truncated),
+        # A call that was turned away may not have been read to its end.
+        (document["request"]["body"], asked(call.number, call.kind), truncated or call.status != 200),
         (document["response"]["body"], _answer(call), truncated or not call.ended),
     )
     return all(_same(kept, expected, cut) for kept, expected, cut in sides)
@@ -251,6 +252,8 @@ def _answer(call: Call) -> bytes:
 
 def _same(kept: Any, expected: bytes, cut: bool) -> bool:
     """`kept`: text, or the document where it was JSON."""
+    if cut and not kept:
+        return True
     if not isinstance(kept, str):
         return bool(kept == orjson.loads(expected))
     return expected.startswith(kept.encode()) if cut else kept.encode() == expected

@@ -10,7 +10,7 @@ from collections.abc import Callable
 STEP_S = 0.005
 
 
-def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
+def eventually(condition: Callable[[], object], within_s: float = 20.0) -> None:
     """Returns once `condition()` is true; AssertionError when it is not within `within_s`."""
     until = time.monotonic() + within_s
     pause = threading.Event()
@@ -19,7 +19,7 @@ def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
         pause.wait(STEP_S)
 
 
-async def eventually_async(condition: Callable[[], object], within_s: float = 5.0) -> None:
+async def eventually_async(condition: Callable[[], object], within_s: float = 20.0) -> None:
     """The same on an event loop, which goes on running."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
