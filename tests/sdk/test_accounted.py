@@ -19,6 +19,7 @@ from tests.servers.examples import ERROR_MESSAGE, TEXT, respond
 from tests.servers.plain_http import Request, read_head
 from tests.servers.socket_provider import Answer, Provider, Received
 from tests.servers.steward import RunningSteward, running_steward
+from tests.servers.waiting import eventually
 
 USER: Any = [{"role": "user", "content": "Guten Tag, Köln!"}]
 CANARY = "canary-7f3a"
@@ -96,7 +97,12 @@ def test_streams_of_all_three(steward: RunningSteward) -> None:
     google = genai.Client(api_key="AIza", http_options=types.HttpOptions(base_url=steward.url, headers=headers))
     assert list(google.models.generate_content_stream(model="gemini-2.5-flash", contents="Hallo"))
     google.close()
-    made = [row for row in steward.rows() if row.id not in before]
+
+    def new() -> list[Record]:
+        return [row for row in steward.rows() if row.id not in before]
+
+    eventually(lambda: len(new()) == 3)
+    made = new()
     rows = {row.provider: row for row in (steward.settled(str(each.id)) for each in made)}
     assert {name: (row.input_tokens, row.output_tokens) for name, row in rows.items()} == {
         "openai": (21, 9),
