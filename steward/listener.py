@@ -3,7 +3,8 @@
 It knows nothing of keys, routes or providers. Stock uvicorn takes a head without end, turns trailers into headers and
 drops the connection on a 304 with a length; this refuses, in time and in JSON, what a caller must not send, and tells
 the relay when the caller has left. It departs from a thin subclass where the cost was: the cycle (`cycle.py`) is
-our own, because uvicorn's allocates an event and two timers a call.
+our own, because uvicorn's allocates an event and two timers a call, and a request that is plainly whole in one piece is
+read without the parser (`_whole`).
 """
 
 from __future__ import annotations
