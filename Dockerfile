@@ -8,8 +8,8 @@ WORKDIR /build
 
 RUN python -m venv /build/tools && python -m venv --without-pip /app
 COPY infra/requirements/lint.txt infra/requirements/runtime.txt ./
-RUN /build/tools/bin/python -m pip install --require-hashes --only-binary :all: -r lint.txt \
-    && /build/tools/bin/python -m pip --python /app/bin/python install --require-hashes --only-binary :all: --compile -r runtime.txt
+RUN /build/tools/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r lint.txt \
+    && /build/tools/bin/python -m pip --python /app/bin/python install --no-deps --require-hashes --only-binary :all: --compile -r runtime.txt
 
 COPY pyproject.toml README.md CHANGELOG.md LICENSE SECURITY.md ./
 COPY steward steward

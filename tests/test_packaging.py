@@ -54,8 +54,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run(sys.executable, "-m", "venv", str(environment))
     pip = (str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     hashed = ("--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "infra" / "requirements" / "runtime.txt"))
-    _run(*pip, *hashed)
+    _run(*pip, "--no-deps", *hashed)
     _run(*pip, "--no-index", "--no-deps", str(wheel))
+    _run(str(environment / "bin" / "python"), "-m", "pip", "check")
     return environment / "bin" / "steward"
 
 
@@ -241,7 +242,7 @@ def test_every_install_in_the_image_is_by_hash_from_wheels_or_of_our_own_wheel()
     installs = re.findall(r"pip (?:--python \S+ )?(install|wheel) ([^&\n]+)", commands)
     assert len(installs) == 4
     for _, arguments in installs:
-        assert "--require-hashes --only-binary :all:" in arguments or "--no-index --no-deps" in arguments
+        assert "--no-deps --require-hashes --only-binary :all:" in arguments or "--no-index --no-deps" in arguments
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:
@@ -256,7 +257,7 @@ def test_what_the_image_copies_is_not_ignored() -> None:
 def test_the_makefile_asks_for_nothing_but_python() -> None:
     text = (ROOT / "Makefile").read_text()
     assert set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)) >= {"demo", "test", "lint", "bench", "help", "clean"}
-    assert "--require-hashes --only-binary :all:" in text
+    assert "--no-deps --require-hashes --only-binary :all:" in text
     assert not re.search(r"curl |wget |sudo ", text)
 
 
