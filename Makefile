@@ -2,7 +2,9 @@
 # file, and made again when that file changes or this folder moves. The files name everything, so nothing is resolved:
 # a release of today's cannot change, or break, what is installed.
 
-PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python3.14 python; do \
+# The system's own comes first: distributions build theirs with profiles, by which it is a quarter faster than one that
+# was built from source in the usual way.
+PYTHON ?= $(shell for name in /usr/bin/python3 python3.13 python3.12 python3.11 python3 python3.14 python; do \
 	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && break; \
 	done)
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:

@@ -172,6 +172,8 @@ class Outbound:
     expects_continue: bool = False
     has_length: bool = True
     """Whether the caller's message had a length at all (a GET without one gets none upstream)."""
+    lines: bytes | None = field(default=None, repr=False)
+    """`headers` as they go on the wire, each with its CRLF, where somebody has joined them already."""
 
 
 @dataclass(slots=True, eq=False)

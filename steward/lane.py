@@ -28,8 +28,6 @@ from steward.wire.answer import AnswerReader
 
 HIGH_WATER_BYTES = 256 * 1024
 _NEVER = float("inf")
-_END = (b"", b"")
-"""After a head's last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,14 +391,16 @@ class Lane:
 
     def head(self, outbound: Outbound) -> bytes:
         """The request's head: start line, our own fields, the caller's."""
-        start = b"%b %b HTTP/1.1" % (outbound.method, outbound.target)
-        lines = [start, self._host, *map(b": ".join, outbound.headers)]
+        lines = outbound.lines
+        if lines is None:
+            lines = b"".join([b"%b: %b\r\n" % item for item in outbound.headers])
         if outbound.length is None:
-            lines.append(b"transfer-encoding: chunked")
+            last = b"transfer-encoding: chunked\r\n\r\n"
         elif outbound.has_length:
-            lines.append(b"content-length: %d" % outbound.length)
-        lines += _END
-        return b"\r\n".join(lines)
+            last = b"content-length: %d\r\n\r\n" % outbound.length
+        else:
+            last = b"\r\n"
+        return b"%b %b HTTP/1.1\r\n%b\r\n%b%b" % (outbound.method, outbound.target, self._host, lines, last)
 
     def sweep(self) -> None:
         """Ends what is overdue: calls in silence, connections idle or old."""

@@ -86,10 +86,11 @@ class AfterResponse(Protocol):
     What `submit` accepts is settled at least once.
     """
 
-    def intend(self, intent: Intent) -> None:
+    def intend(self, intent: Intent) -> Awaitable[None] | None:
         """Before the first byte goes upstream: a call that is `interrupted` if nothing more is heard of it.
 
-        Raises NotAccepted when even this cannot be kept: then nothing is sent to the provider.
+        Awaited, if there is something to await, before that byte goes. Raises NotAccepted, at once or when awaited,
+        when even this cannot be kept: then nothing is sent to the provider.
         """
 
     def submit(self, exchange: Exchange) -> Awaitable[None] | None:

@@ -129,7 +129,9 @@ class Proxy:
             outbound = rewrite.outbound(stages.origins[route.provider], call.method, route, call.query, head)
             if not call.body_is_here(head):
                 await call.body_begins(head)
-            stages.after_response.intend(call.intent(caller, route))
+            intended = stages.after_response.intend(call.intent(caller, route))
+            if intended is not None:
+                await intended
             answer = await stages.upstream(outbound.origin).send(outbound, call, call.on_sent)
             await call.pass_on(answer)
         except StewardError as error:

@@ -36,6 +36,7 @@ def outbound(origin: Origin, method: bytes, route: Route, query: bytes, head: Ca
         length,
         head.expects_continue and head.has_body,
         head.length is not None,
+        head.wire,
     )
 
 

@@ -341,8 +341,16 @@ def _spooled(settings: Settings, keyring: Keyring) -> _After:
         flush_interval_s=settings.spool_flush_interval_s,
         whole_bytes=settings.spool_max_bytes,
     )
-    spool = Spool(settings.spool_dir, keyring, limits)
+    spool = Spool(settings.spool_dir, keyring, limits, _running_loop())
     return _After(spool, spill=spool.spill)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that will relay, where one runs already: not where services are only looked at."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Hands a relayed call to the disk, sealed, before anyone can know that it went or ended: from there nothing is lost.
 
 INTENT is the kernel's before the first byte goes to the provider, END (the whole exchange) before the piece that ends
-the answer is sent: what the kernel has survives `kill -9`, and a thread has the disk take it every flush interval. It
-has no buffer, parses and settles nothing, asks nobody else, and never fails or holds a caller but by `NotAccepted`,
-before anything was sent.
+the answer is sent: what the kernel has survives `kill -9`, and a thread has the disk take it every flush interval. What
+comes within one turn of the event loop is written together, and sent only then (`spool_turn.py`). It parses and settles
+nothing, asks nobody else, and never fails or holds a caller but by `NotAccepted`, before anything was sent.
 
 On a full disk the bodies give way, never the record: an END without bodies takes what the reserve holds back, and no
 call begins until the reserve is whole again. Segments and files go when the settler is through with them.
@@ -15,6 +15,7 @@ import asyncio
 import errno
 import logging
 import os
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn, cast
 from uuid import UUID
@@ -24,7 +25,8 @@ from steward.adapters.spool_files import RESERVE, new_relay, open_spool
 from steward.adapters.spool_flush import Flusher
 from steward.adapters.spool_room import Room, SpoolLimits
 from steward.adapters.spool_sealed import PIECE_BYTES, SealedWriter
-from steward.adapters.spool_segment import NO_ROOM, Reserve, SegmentWriter
+from steward.adapters.spool_segment import NO_ROOM, Reserve, SegmentWriter, frame_bytes
+from steward.adapters.spool_turn import HELD_BYTES, Turn
 from steward.codec import Beside, Kept, encode_exchange, encode_intent
 from steward.errors import NotAccepted
 from steward.exchange import Body, Exchange, Intent
@@ -55,8 +57,17 @@ class Spool:
     lost = 0
     """Ends that cannot be written; they become `interrupted` once this process has ended."""
 
-    def __init__(self, folder: Path, keyring: Keyring, limits: SpoolLimits) -> None:
-        """Raises SettingError for a folder that is not fit, OSError when the disk is full or fails."""
+    def __init__(
+        self,
+        folder: Path,
+        keyring: Keyring,
+        limits: SpoolLimits,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`loop`: the one whose turns are written together; None: every record by itself.
+
+        Raises SettingError for a folder that is not fit, OSError when the disk is full or fails.
+        """
         self._limits = limits
         self._keyring = keyring
         self._room = Room(limits)
@@ -65,6 +76,7 @@ class Spool:
         self._reserve = Reserve(self._relay, limits.reserve_bytes)
         self._room.disk_full = not self._reserve.whole
         self._segment = SegmentWriter(self._relay, keyring, 0)
+        self._turn = Turn(loop, self._write_held)
         self._weight = 0
         self._ends_at = limits.segment_ends_at
         self._closed = False
@@ -79,7 +91,7 @@ class Spool:
         self._flusher.start()
         self._room.measured(self._flusher.others)
 
-    def intend(self, intent: Intent) -> None:
+    def intend(self, intent: Intent) -> Awaitable[None] | None:
         """See ports.AfterResponse."""
         if self._flusher.gone:
             self._note_gone()
@@ -87,18 +99,18 @@ class Spool:
             self._pay()
         if self._closed or not self._room.takes_calls():
             self._refuse()
-        try:
-            self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
-        except OSError as exc:
-            self._refuse(exc)
+        if self._turn.running:
+            return self._turn.hold(_INTENT, intent)
+        self._intend(intent)
+        return None
 
-    def submit(self, exchange: Exchange) -> None:
-        """See ports.AfterResponse: there is nothing to wait for."""
+    def submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        """See ports.AfterResponse."""
         try:
-            self._submit(exchange)
+            return self._submit(exchange)
         except Exception as exc:  # whatever it is, the caller has his answer, and the call its intent
-            self.lost += 1
-            log.error("spool_end_lost", exc, id=exchange.id)
+            self._lose(exchange, exc)
+            return None
 
     def spill(self, request_id: UUID, side: str, key_id: UUID) -> BinaryIO:
         """See ports.AfterResponse: sealed from its first octet (SECURITY F12)."""
@@ -108,6 +120,7 @@ class Spool:
         """What was accepted is on disk when this returns; the folder is the settler's from then on."""
         if self._closed:
             return
+        self._write_held()
         self._pay()
         self._closed = True
         await asyncio.to_thread(self._flusher.stop)
@@ -118,25 +131,87 @@ class Spool:
         self._relay.close()
         self._spool.close()
 
-    def _submit(self, exchange: Exchange) -> None:
+    def _intend(self, intent: Intent) -> None:
+        try:
+            self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
+        except OSError as exc:
+            self._refuse(exc)
+        self._turn.begin()
+
+    def _submit(self, exchange: Exchange) -> Awaitable[None] | None:
         request, response = exchange.request, exchange.response
         asked, answered = request.data, response.data
         bound = self._limits.beside_bytes
         files = request.file is not None or response.file is not None
         if files or len(asked) > bound or len(answered) > bound:
             self._submit_large(exchange)
-            return
+            return None
         if self._closed:
             raise OSError("the spool is closed")
-        key = exchange.caller.key_id.int
-        size = len(asked) + len(answered)
-        if size and not self._room.takes_body(key, size):
+        turn, size = self._turn, len(asked) + len(answered)
+        if size and not self._room.takes_body(exchange.caller.key_id.int, size + turn.size_bytes):
             self._submit_bare(exchange)
-            return
+            return None
+        if turn.running:
+            kept = turn.hold(_END, exchange, size)
+            if turn.size_bytes >= HELD_BYTES:
+                self._write_held()
+            return kept
+        self._end(exchange)
+        turn.begin()
+        return None
+
+    def _end(self, exchange: Exchange) -> None:
+        """The whole record; without its bodies where the disk does not take them."""
         try:
-            self._append(_END, exchange.id, key, encode_exchange(exchange, asked, answered))
+            self._append(_END, exchange.id, exchange.caller.key_id.int, _encoded(exchange))
         except OSError:
             self._submit_bare(exchange)
+
+    def _lose(self, exchange: Exchange, exc: Exception) -> None:
+        self.lost += 1
+        log.error("spool_end_lost", exc, id=exchange.id)
+
+    def _write_held(self) -> None:
+        """All of it by one write; each by itself where that fails: then every call has the fate it would have had.
+
+        Sealed here, one after the other, which takes a third of what it takes call by call: all is in the caches.
+        """
+        held = self._turn.take()
+        if not held:
+            return
+        records = [
+            (kind, item.id.bytes, encode_intent(item) if isinstance(item, Intent) else _encoded(item))
+            for kind, item, _ in held
+        ]
+        if self._segment.size + self._weight >= self._ends_at:
+            self._next_segment()
+        segment, add = self._segment, self._room.add
+        try:
+            segment.append_all(records)
+        except OSError:
+            for _, item, kept in held:
+                _tell(kept, self._write_alone(item))
+            return
+        self._flusher.dirty = True
+        for (_, item, kept), (_, _, plain) in zip(held, records, strict=True):
+            add(segment.number, item.caller.key_id.int, frame_bytes(plain))
+            _tell(kept, None)
+
+    def _write_alone(self, item: Intent | Exchange) -> NotAccepted | None:
+        """What `intend` or `submit` would have done at once."""
+        try:
+            if isinstance(item, Intent):
+                self._intend(item)
+            else:
+                self._end(item)
+        except NotAccepted as refusal:
+            return refusal
+        except Exception as exc:  # as in `submit`
+            if isinstance(item, Intent):
+                return NotAccepted()
+            self._lose(item, exc)
+        return None
 
     def _submit_large(self, exchange: Exchange) -> None:
         """A side that is large, or in a file, gets (or has) a file of its own, complete before the record."""
@@ -230,6 +305,7 @@ class Spool:
 
     def _append(self, kind: int, request_id: UUID, key: int, plain: bytes) -> int:
         """One frame more; the number of the segment it went to. Raises OSError: then nothing was appended."""
+        self._write_held()
         segment = self._segment
         if segment.size + self._weight >= self._ends_at:
             self._next_segment()
@@ -240,7 +316,8 @@ class Spool:
         return segment.number
 
     def _next_segment(self) -> None:
-        """A new one is begun; where it cannot be, the old one grows on."""
+        """A new one is begun; where it cannot be, the old one grows on. What is held was meant for the old one."""
+        self._write_held()
         try:
             following = SegmentWriter(self._relay, self._keyring, self._segment.number + 1)
         except OSError as exc:
@@ -283,6 +360,21 @@ class Spool:
         if self.shed == self._shed_before:
             self._said_shed.clear()
         self._shed_before = self.shed
+
+
+def _encoded(exchange: Exchange) -> bytes:
+    """The record of a call whose bodies are in memory."""
+    return encode_exchange(exchange, exchange.request.data, exchange.response.data)
+
+
+def _tell(kept: asyncio.Future[None], refusal: NotAccepted | None) -> None:
+    """Whoever waits for it goes on, if he did not leave."""
+    if kept.done():
+        return
+    if refusal is None:
+        kept.set_result(None)
+    else:
+        kept.set_exception(refusal)
 
 
 def _copy(body: Body, file: SealedWriter) -> None:

@@ -10,15 +10,24 @@ import contextlib
 import errno
 import os
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from steward.adapters.spool_files import RESERVE, SEALING_BYTES, Folder, new_segment, segment_name
 from steward.seal import Keyring
-from steward.wire.frames import MAX_PAYLOAD_BYTES, encode
+from steward.wire.frames import FRAME_BYTES, MAX_PAYLOAD_BYTES, encode
 
 RESERVE_STEP_BYTES: Final = 256 * 1024
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a disk says that is full, or as full as it may be."""
+
+Plain = tuple[int, bytes, bytes]
+"""A record before it is sealed: its kind, its call's id, and the payload in clear."""
+
+
+def frame_bytes(plain: bytes) -> int:
+    """What a record takes in a segment."""
+    return FRAME_BYTES + SEALING_BYTES + len(plain)
 
 
 class SegmentWriter:
@@ -40,20 +49,26 @@ class SegmentWriter:
 
         Raises OSError: then nothing was appended.
         """
-        number = self._frames
-        if len(plain) + SEALING_BYTES > MAX_PAYLOAD_BYTES:
+        return self.append_all(((kind, request_id, plain),))
+
+    def append_all(self, records: Sequence[Plain]) -> int:
+        """The same for several, by one write: all of them, or none."""
+        if any(len(plain) + SEALING_BYTES > MAX_PAYLOAD_BYTES for _, _, plain in records):
             raise OSError(errno.EMSGSIZE, "no reader takes so long a record")
         if not self.size:
             self._write(self._header)
-        frame = encode(kind, number, request_id, self._seal.seal(kind, number, request_id, plain))
-        size = self._write(frame)
-        self._frames = number + 1
-        return size
+        number, seal = self._frames, self._seal.seal
+        frames = []
+        for kind, request_id, plain in records:
+            frames.append(encode(kind, number, request_id, seal(kind, number, request_id, plain)))
+            number += 1
+        return self._write(frames[0] if len(frames) == 1 else b"".join(frames), number)
 
-    def _write(self, octets: bytes) -> int:
+    def _write(self, octets: bytes, frames: int = 0) -> int:
+        """`frames`: how many there are once these octets are written."""
         written = os.write(self.descriptor, octets)
+        self._frames = frames  # also when they are cut off: they may have reached the disk
         if written != len(octets):
-            self._frames += 1  # what is cut off may have reached the disk
             os.ftruncate(self.descriptor, self.size)
             raise OSError(errno.ENOSPC, "the disk took a part")
         self.size += written

@@ -93,6 +93,8 @@ class CallerHead:
     """What looks like a key of ours stands somewhere besides `X-Majordomo-Key`: perhaps where it must not."""
     kept: Headers = field(default_factory=list, repr=False)
     """Those that an Exchange may hold."""
+    wire: bytes | None = field(default=None, repr=False, compare=False)
+    """`end_to_end` as lines, each with its CRLF, where somebody has joined them already."""
 
     @property
     def has_body(self) -> bool:
@@ -111,6 +113,7 @@ class CallerHead:
             self.expects_continue,
             self.may_leak,
             self.kept,
+            self.wire,
         )
 
 

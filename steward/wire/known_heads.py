@@ -16,7 +16,7 @@ from steward.wire.headers import CallerHead, read_caller_head, read_lines
 ENTRIES = 512
 ENTRY_BYTES = 4096
 ENTRY_FIELDS = 48
-"""Heads with more octets or fields are read anew each time: a caller without a key can fill this, to some 8 MB."""
+"""Heads with more octets or fields are read anew each time: a caller without a key can fill this, to some 10 MB."""
 
 _LENGTH = b"\r\ncontent-length: "
 _LENGTH_DIGITS = 9
@@ -82,9 +82,11 @@ class KnownHeads:
         if (at < 0) != (place == len(headers)):
             return None  # a length that stands first, or is written in an unusual way
         try:
-            known = _Known(headers[:place], headers[place + 1 :], read_caller_head(headers, lines))
+            head = read_caller_head(headers, lines)
         except StewardError:
             return None
+        head.wire = b"".join([b"%b: %b\r\n" % item for item in head.end_to_end])
+        known = _Known(headers[:place], headers[place + 1 :], head)
         if len(key) <= ENTRY_BYTES and len(headers) <= ENTRY_FIELDS:
             if len(self._known) >= ENTRIES:
                 self._known.clear()

@@ -38,8 +38,9 @@ class Sink:
     def __init__(self) -> None:
         self.taken = 0
 
-    def intend(self, intent: Intent) -> None:
+    def intend(self, intent: Intent) -> Awaitable[None] | None:
         """Nothing to keep."""
+        return None
 
     def submit(self, exchange: Exchange) -> Awaitable[None] | None:
         """One more."""
@@ -53,7 +54,8 @@ class Sink:
 def _after_response(spool: str | None) -> AfterResponse:
     if spool is None:
         return Sink()
-    return Spool(Path(spool), Keyring(Secret(os.urandom(32))), SpoolLimits(max_bytes=1 << 40))
+    keyring, limits = Keyring(Secret(os.urandom(32))), SpoolLimits(max_bytes=1 << 40)
+    return Spool(Path(spool), keyring, limits, asyncio.get_running_loop())
 
 
 async def _not_ours(scope: Scope, receive: Receive, send: Send) -> None:

@@ -65,6 +65,13 @@ def spool() -> Taken:
     return Taken(Spool(folder, KEYRING, limits), lambda: handed_out(folder))
 
 
+def turns() -> Taken:
+    """As a busy relay has it: what comes within one turn of the loop is written together."""
+    folder = Path(tempfile.mkdtemp()) / "spool"
+    limits = SpoolLimits(max_bytes=1 << 26, reserve_bytes=1 << 16)
+    return Taken(Spool(folder, KEYRING, limits, asyncio.get_running_loop()), lambda: handed_out(folder))
+
+
 def handed_out(folder: Path) -> set[UUID]:
     reader = SpoolReader(folder, KEYRING)
     assert reader.acquire()
@@ -83,7 +90,7 @@ def finished(ledger: MemoryLedger) -> set[UUID]:
     return {record.id for record in rows if record.outcome is Outcome.COMPLETE}
 
 
-@pytest.fixture(params=[in_memory, inline, spool], ids=["memory", "inline", "spool"])
+@pytest.fixture(params=[in_memory, inline, spool, turns], ids=["memory", "inline", "spool", "turns"])
 def made(request: pytest.FixtureRequest) -> Callable[[], Taken]:
     """Makes the implementation, inside the running loop."""
     chosen: Callable[[], Taken] = request.param

@@ -210,3 +210,15 @@ def test_it_never_says_what_reading_anew_would_not(heads_in_turn: list[list[byte
             anew = read_lines(octets)
             assert anew is not None
             assert found == (anew, read_caller_head(anew, octets))
+
+
+def test_the_lines_that_go_on_are_the_fields_that_go_on() -> None:
+    """Joined once for all calls with that head: what is sent is what the list says, whatever the length."""
+    known = KnownHeads()
+    for length in (b"3", b"14"):
+        read = known.read(
+            b"host: a\r\nx-one: 1\r\ncontent-length: " + length + b"\r\nX-Two:  b \r\nx-majordomo-key: k\r\n", 64
+        )
+        assert read is not None
+        head = read[1]
+        assert head.wire == b"".join(b"%b: %b\r\n" % item for item in head.end_to_end) == b"x-one: 1\r\nx-two: b \r\n"

@@ -1,0 +1,297 @@
+"""What comes within one turn of the loop: written together, told together, and each with the fate it has alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from steward.adapters.spool import Spool, SpoolLimits
+from steward.adapters.spool_files import SEGMENT_HEADER_BYTES
+from steward.adapters.spool_turn import HELD_BYTES, Turn
+from steward.errors import NotAccepted
+from steward.wire.frames import Frame, Kind, decode
+from tests.adapters.test_spool import KEYS, MIB, ROOT, SMALL, call, found, intent
+from tests.spooled import KEYRING
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def joined(folder: Path, limits: SpoolLimits = SMALL) -> Spool:
+    """A spool that writes by the turns of the running loop."""
+    return Spool(folder, KEYRING, limits, asyncio.get_running_loop())
+
+
+def test_a_turn_is_what_runs_until_the_loop_looks_again() -> None:
+    async def story() -> list[tuple[int, int]]:
+        ended: list[tuple[int, int]] = []
+        turn = Turn(asyncio.get_running_loop(), lambda: ended.append((turn.size_bytes, len(turn.take()))))
+        assert not turn.running
+        turn.begin()
+        turn.begin()
+        kept = [turn.hold(1, intent(call()), 100) for _ in range(3)]
+        assert turn.running
+        await asyncio.sleep(0)
+        assert not turn.running
+        assert not any(each.done() for each in kept), "whoever takes them tells them"
+        await asyncio.sleep(0)
+        return ended
+
+    assert asyncio.run(story()) == [(300, 3)]
+
+
+def test_without_a_loop_no_turn_runs() -> None:
+    turn = Turn(None, lambda: None)
+    turn.begin()
+    assert not turn.running
+    assert turn.take() == []
+
+
+def test_a_call_that_comes_alone_waits_for_nothing(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder)
+        for one in (call(), call()):
+            assert spool.intend(intent(one)) is None
+            assert one.id in {each.id for each in found(folder).intents}
+            await asyncio.sleep(0)
+            assert spool.submit(one) is None
+            assert one.id in found(folder).ids()
+            await asyncio.sleep(0)
+        await spool.close()
+
+    asyncio.run(story())
+
+
+def test_what_comes_behind_it_is_with_the_kernel_before_anybody_is_told(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder)
+        calls = [call(b"asked", os.urandom(500)) for _ in range(20)]
+        waits = [spool.intend(intent(one)) for one in calls]
+        assert waits[0] is None
+        assert len(found(folder).intents) == 1, "the others wait for the end of the turn"
+        for wait in waits[1:]:
+            assert wait is not None
+            await wait
+            assert len(found(folder).intents) == 20
+        ends = [spool.submit(one) for one in calls]
+        assert len(found(folder).ends) == 1
+        await asyncio.gather(*(end for end in ends if end is not None))
+        there = found(folder)
+        assert [each.id for each in there.intents] == [one.id for one in calls] == [end.id for end in there.ends]
+        assert [end.response.data for end in there.ends] == [one.response.data for one in calls]
+        assert there.numbers == [list(range(40))]
+        await spool.close()
+
+    asyncio.run(story())
+
+
+def test_who_leaves_while_he_waits_holds_nobody_up(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder)
+        calls = [call() for _ in range(4)]
+
+        async def begins(one: int) -> str:
+            wait = spool.intend(intent(calls[one]))
+            if wait is not None:
+                await wait
+            return "kept"
+
+        tasks = [asyncio.ensure_future(begins(one)) for one in range(4)]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [each if isinstance(each, str) else type(each).__name__ for each in told] == [
+            "kept",
+            "kept",
+            "CancelledError",
+            "kept",
+        ]
+        await spool.close()
+        assert {each.id for each in found(folder).intents} == {one.id for one in calls}
+
+    asyncio.run(story())
+
+
+def test_an_end_stands_behind_its_intent_however_it_is_written(folder: Path) -> None:
+    """A large body's end, and one whose bodies are shed, are written at once: what is held goes before them."""
+
+    calls = [call(), call(os.urandom(HELD_BYTES + 1)), call(os.urandom(MIB), key=KEYS[0])]
+
+    async def story() -> None:
+        spool = joined(folder)
+        for one in calls:
+            spool.intend(intent(one))
+            spool.submit(one)
+        await spool.close()
+
+    asyncio.run(story())
+    (segment,) = folder.rglob("*.seg")
+    frames, _ = decode(segment.read_bytes()[SEGMENT_HEADER_BYTES:], ended=True)
+    assert all(isinstance(each, Frame) for each in frames)
+    kinds = {one.id: [each.kind for each in frames if isinstance(each, Frame) and each.id == one.id] for one in calls}
+    assert list(kinds.values()) == [[Kind.INTENT, Kind.END]] * 3
+
+
+def test_no_turn_holds_more_than_one_large_body(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder)
+        calls = [call(os.urandom(100_000), key=KEYS[number]) for number in range(6)]
+        spool.intend(intent(calls[0]))
+        waits = [spool.submit(one) for one in calls]
+        assert len(found(folder).ends) == 6, "written in the middle of the turn, twice"
+        for wait in waits:
+            assert wait is not None
+            await wait
+        await spool.close()
+
+    asyncio.run(story())
+
+
+def test_segments_end_between_turns_and_every_record_is_whole(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder, SpoolLimits(max_bytes=4 * MIB, reserve_bytes=64 * 1024))
+        calls = [call(os.urandom(1_000), os.urandom(7_000), KEYS[number % 8]) for number in range(200)]
+        for start in range(0, len(calls), 10):
+            waits = [
+                wait for one in calls[start : start + 10] for wait in (spool.intend(intent(one)), spool.submit(one))
+            ]
+            await asyncio.gather(*(wait for wait in waits if wait is not None))
+        there = found(folder)
+        assert there.ids() == {one.id for one in calls} == {each.id for each in there.intents}
+        assert there.gaps == 0
+        assert len(there.numbers) > 4
+        assert all(numbers == list(range(len(numbers))) for numbers in there.numbers)
+        await spool.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_held_when_it_closes_is_written(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder)
+        calls = [call() for _ in range(5)]
+        for one in calls:
+            spool.intend(intent(one))
+            spool.submit(one)
+        await spool.close()
+        assert found(folder).ids() == {one.id for one in calls}
+        with pytest.raises(NotAccepted):
+            spool.intend(intent(call()))
+
+    asyncio.run(story())
+
+
+CUT = """
+import asyncio, json, os, resource, signal, sys
+from pathlib import Path
+from steward import log
+from steward.adapters.spool import Spool, SpoolLimits
+from steward.errors import NotAccepted
+from tests.adapters.test_spool import call, found, intent
+from tests.spooled import KEYRING
+
+log.configure("error")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+async def main():
+    limits = SpoolLimits(reserve_bytes=0, flush_interval_s=60)
+    spool = Spool(Path(sys.argv[1]), KEYRING, limits, asyncio.get_running_loop())
+    began = [call(os.urandom(3000)) for _ in range(10)]
+    for one in began:
+        wait = spool.intend(intent(one))
+        if wait is not None:
+            await wait
+    (segment,) = Path(sys.argv[1]).rglob("*.seg")
+    room = segment.stat().st_size + int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    late = [call() for _ in range(10)]
+    ends = [spool.submit(one) for one in began]
+    intents = []
+    for one in late:
+        try:
+            intents.append(spool.intend(intent(one)))
+        except NotAccepted as refusal:
+            intents.append(refusal)
+    waits = [each for each in intents if asyncio.isfuture(each)]
+    refused = sum(isinstance(each, NotAccepted) for each in intents)
+    refused += sum(isinstance(each, NotAccepted) for each in await asyncio.gather(*waits, return_exceptions=True))
+    await asyncio.gather(*(each for each in ends if each is not None))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await asyncio.wait_for(spool.close(), 20)
+    there = found(Path(sys.argv[1]))
+    print(json.dumps({
+        "all ends": [end.id for end in there.ends] == [one.id for one in began],
+        "shed": sum(end.bodies_shed for end in there.ends) == spool.shed > 0,
+        "begun": len({each.id for each in there.intents} & {one.id for one in late}) + refused,
+        "refused": refused > 0,
+        "numbers twice": len(sum(there.numbers, [])) - len(set(sum(there.numbers, []))),
+        "lost": spool.lost, "gaps": there.gaps,
+    }))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("room", [0, 100, 3_500, 8_000, 20_000])
+def test_a_disk_that_takes_a_part_of_a_turn_decides_each_call_alone(folder: Path, room: int) -> None:
+    """The write is cut somewhere: ends keep their records, without bodies if need be; intents that found no room are
+    refused before anything of theirs was sent; and nothing half written stays."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CUT, str(folder), str(room)], capture_output=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told == {
+        "all ends": True,
+        "shed": True,
+        "begun": 10,
+        "refused": True,
+        "numbers twice": 0,
+        "lost": 0,
+        "gaps": 0,
+    }
+
+
+KILLED = """
+import asyncio, os, sys
+from pathlib import Path
+from steward.adapters.spool import Spool
+from tests.adapters.test_spool import SMALL, call, intent
+from tests.spooled import KEYRING
+
+async def caller(spool):
+    while True:
+        one = call(os.urandom(300), os.urandom(1000))
+        for wait in (spool.intend(intent(one)), spool.submit(one)):
+            if wait is not None:
+                await wait
+        os.write(1, one.id.hex.encode() + b"\\n")
+        await asyncio.sleep(0)
+
+async def main():
+    spool = Spool(Path(sys.argv[1]), KEYRING, SMALL, asyncio.get_running_loop())
+    await asyncio.gather(*(caller(spool) for _ in range(30)))
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_that_was_answered_is_lost_by_a_kill_in_the_middle_of_a_turn(folder: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        answered = [process.stdout.readline() for _ in range(1500)]
+        process.send_signal(signal.SIGKILL)
+        answered += process.stdout.readlines()
+    ids = {UUID(line.decode().strip()) for line in answered if line.endswith(b"\n")}
+    assert len(ids) >= 1500
+    assert ids <= found(folder).ids()
