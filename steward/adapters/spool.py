@@ -99,7 +99,7 @@ class Spool:
             self._pay()
         if self._closed or not self._room.takes_calls():
             self._refuse()
-        if self._turn.running:
+        if self._turn.holds():
             return self._turn.hold(_INTENT, intent)
         self._intend(intent)
         return None
@@ -136,7 +136,7 @@ class Spool:
             self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
         except OSError as exc:
             self._refuse(exc)
-        self._turn.begin()
+        self._turn.written()
 
     def _submit(self, exchange: Exchange) -> Awaitable[None] | None:
         request, response = exchange.request, exchange.response
@@ -152,13 +152,13 @@ class Spool:
         if size and not self._room.takes_body(exchange.caller.key_id.int, size + turn.size_bytes):
             self._submit_bare(exchange)
             return None
-        if turn.running:
+        if turn.holds():
             kept = turn.hold(_END, exchange, size)
             if turn.size_bytes >= HELD_BYTES:
                 self._write_held()
             return kept
         self._end(exchange)
-        turn.begin()
+        turn.written()
         return None
 
     def _end(self, exchange: Exchange) -> None:
@@ -186,17 +186,21 @@ class Spool:
         ]
         if self._segment.size + self._weight >= self._ends_at:
             self._next_segment()
-        segment, add = self._segment, self._room.add
         try:
-            segment.append_all(records)
+            self._segment.append_all(records)
         except OSError:
             for _, item, kept in held:
                 _tell(kept, self._write_alone(item))
             return
         self._flusher.dirty = True
+        by_key: dict[int, int] = {}
         for (_, item, kept), (_, _, plain) in zip(held, records, strict=True):
-            add(segment.number, item.caller.key_id.int, frame_bytes(plain))
-            _tell(kept, None)
+            key = item.caller.key_id.int
+            by_key[key] = by_key.get(key, 0) + frame_bytes(plain)
+            if not kept.done():  # he may have left
+                kept.set_result(None)
+        for key, size in by_key.items():
+            self._room.add(self._segment.number, key, size)
 
     def _write_alone(self, item: Intent | Exchange) -> NotAccepted | None:
         """What `intend` or `submit` would have done at once."""

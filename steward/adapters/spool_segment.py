@@ -21,6 +21,8 @@ RESERVE_STEP_BYTES: Final = 256 * 1024
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a disk says that is full, or as full as it may be."""
 
+_MAX_PLAIN_BYTES: Final = MAX_PAYLOAD_BYTES - SEALING_BYTES
+
 Plain = tuple[int, bytes, bytes]
 """A record before it is sealed: its kind, its call's id, and the payload in clear."""
 
@@ -53,13 +55,13 @@ class SegmentWriter:
 
     def append_all(self, records: Sequence[Plain]) -> int:
         """The same for several, by one write: all of them, or none."""
-        if any(len(plain) + SEALING_BYTES > MAX_PAYLOAD_BYTES for _, _, plain in records):
-            raise OSError(errno.EMSGSIZE, "no reader takes so long a record")
         if not self.size:
             self._write(self._header)
         number, seal = self._frames, self._seal.seal
         frames = []
         for kind, request_id, plain in records:
+            if len(plain) > _MAX_PLAIN_BYTES:
+                raise OSError(errno.EMSGSIZE, "no reader takes so long a record")
             frames.append(encode(kind, number, request_id, seal(kind, number, request_id, plain)))
             number += 1
         return self._write(frames[0] if len(frames) == 1 else b"".join(frames), number)

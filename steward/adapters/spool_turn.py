@@ -2,8 +2,9 @@
 
 Two system calls a call were a third of what a busy relay did. So the first record of a turn is written at once, for a
 call that comes alone waits for nothing; those that come behind it in the same turn wait for its end, and with each of
-them the octet that must not go before it: what is sent only once the kernel has the record is promised as before.
-Nothing here waits across turns, for a clock or for a number of records, and it writes nothing itself.
+them the octet that must not go before it: what is sent only once the kernel has the record is promised as before. When
+there were others in the last turn, the first waits for them, too. Nothing here waits across turns, for a clock or for a
+number of records, and it writes nothing itself.
 """
 
 from __future__ import annotations
@@ -31,20 +32,25 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop | None, at_end: Callable[[], None]) -> None:
         self._loop = loop
         self._at_end = at_end
-        self.running = False
-        """A record was written since the loop last looked for what else there is to do."""
+        self._running = False
+        self._busy = False
         self.size_bytes = 0
         """Octets of the bodies that are held."""
         self._held: list[Held] = []
 
-    def begin(self) -> None:
-        """A record was written: what comes until the loop is through with what it has at hand is held."""
-        if self._loop is not None and not self.running:
-            self.running = True
-            self._loop.call_soon(self._end)
+    def holds(self) -> bool:
+        """Whether the next record is to be held, because one was written in this turn, or others came in the last."""
+        if self._busy and not self._running:
+            self._begin()
+        return self._running
+
+    def written(self) -> None:
+        """A record was written at once: what comes until the loop is through with what it has at hand is held."""
+        if self._loop is not None and not self._running:
+            self._begin()
 
     def hold(self, kind: int, item: Intent | Exchange, size_bytes: int = 0) -> asyncio.Future[None]:
-        """One record more, with so many octets of bodies. Only while one is running."""
+        """One record more, with so many octets of bodies. Only when it `holds`."""
         assert self._loop is not None
         kept = self._loop.create_future()
         self._held.append((kind, item, kept))
@@ -56,6 +62,12 @@ class Turn:
         held, self._held, self.size_bytes = self._held, [], 0
         return held
 
+    def _begin(self) -> None:
+        assert self._loop is not None
+        self._running = True
+        self._loop.call_soon(self._end)
+
     def _end(self) -> None:
-        self.running = False
+        self._running = False
+        self._busy = len(self._held) > 1
         self._at_end()

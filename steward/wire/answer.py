@@ -152,7 +152,8 @@ class AnswerReader:
         ours = lines.lower().find(OUR_PREFIX) >= 0
         if HOP_BY_HOP.isdisjoint(named) and not ours:
             return fields
-        self._keeps_alive = self._keeps_alive and not closes(fields)
+        stays = not repeats and named.get(b"connection") == b"keep-alive" and b"proxy-connection" not in named
+        self._keeps_alive = self._keeps_alive and (stays or not closes(fields))
         if ours or repeats or named.get(b"connection", b"close") not in PLAIN_CONNECTION:
             return end_to_end(fields)
         return [item for item in fields if item[0] not in HOP_BY_HOP]

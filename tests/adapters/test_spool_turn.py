@@ -36,24 +36,40 @@ def test_a_turn_is_what_runs_until_the_loop_looks_again() -> None:
     async def story() -> list[tuple[int, int]]:
         ended: list[tuple[int, int]] = []
         turn = Turn(asyncio.get_running_loop(), lambda: ended.append((turn.size_bytes, len(turn.take()))))
-        assert not turn.running
-        turn.begin()
-        turn.begin()
-        kept = [turn.hold(1, intent(call()), 100) for _ in range(3)]
-        assert turn.running
+        assert not turn.holds()
+        turn.written()
+        turn.written()
+        assert turn.holds()
+        kept = turn.hold(1, intent(call()), 100)
         await asyncio.sleep(0)
-        assert not turn.running
-        assert not any(each.done() for each in kept), "whoever takes them tells them"
+        assert not turn.holds(), "one more came: the next comes alone, perhaps"
+        assert not kept.done(), "whoever takes it tells it"
         await asyncio.sleep(0)
         return ended
 
-    assert asyncio.run(story()) == [(300, 3)]
+    assert asyncio.run(story()) == [(100, 1)]
+
+
+def test_where_others_came_in_the_last_turn_the_first_waits_for_them() -> None:
+    async def story() -> None:
+        turn = Turn(asyncio.get_running_loop(), lambda: taken.append(len(turn.take())))
+        taken: list[int] = []
+        turn.written()
+        for wanted in (2, 1):
+            for _ in range(wanted):
+                assert turn.holds()
+                turn.hold(1, intent(call()))
+            await asyncio.sleep(0)
+        assert taken == [2, 1]
+        assert not turn.holds()
+
+    asyncio.run(story())
 
 
 def test_without_a_loop_no_turn_runs() -> None:
     turn = Turn(None, lambda: None)
-    turn.begin()
-    assert not turn.running
+    turn.written()
+    assert not turn.holds()
     assert turn.take() == []
 
 
@@ -84,7 +100,7 @@ def test_what_comes_behind_it_is_with_the_kernel_before_anybody_is_told(folder: 
             await wait
             assert len(found(folder).intents) == 20
         ends = [spool.submit(one) for one in calls]
-        assert len(found(folder).ends) == 1
+        assert len(found(folder).ends) == 0, "after others, the first waits, too"
         await asyncio.gather(*(end for end in ends if end is not None))
         there = found(folder)
         assert [each.id for each in there.intents] == [one.id for one in calls] == [end.id for end in there.ends]
