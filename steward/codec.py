@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 from uuid import UUID
@@ -35,6 +36,8 @@ from steward.exchange import (
 VERSION: Final = 1
 KEY_BYTES: Final = 32
 _HEAD_AT: Final = 5
+_REMEMBERED: Final = 1024
+"""Callers and routes that need not be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +200,21 @@ def _caller(caller: Caller) -> tuple[UUID, UUID, UUID | None, UUID | None]:
 
 def _caller_of(said: list[str | None]) -> Caller:
     key, org, user, registration = said[:4]
-    return Caller(UUID(key), UUID(org), _uuid(user), _uuid(registration))
+    return _known_caller(key, org, user, registration)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _known_caller(key: str | None, org: str | None, user: str | None, registration: str | None) -> Caller:
+    """The same few callers call again and again: reading four ids costs as much as reading the rest of a head."""
+    return Caller(_id(key), _id(org), _uuid(user), _uuid(registration))
+
+
+def _id(text: object) -> UUID:
+    return UUID(text)  # type: ignore[arg-type]  # what is no text raises, as what is no id does
 
 
 def _uuid(text: str | None) -> UUID | None:
-    return None if text is None else UUID(text)
+    return None if text is None else _id(text)
 
 
 def _route(route: Route) -> tuple[object, ...]:
@@ -210,7 +223,13 @@ def _route(route: Route) -> tuple[object, ...]:
 
 
 def _route_of(said: list[Any]) -> Route:
-    provider, dialect, operation, template, path, model, secretive = said[:7]
+    return _known_route(*said[:7])
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _known_route(  # noqa: PLR0913, PLR0917 - the record's members, which are the key
+    provider: str, dialect: str, operation: str, template: str, path: str, model: str | None, secretive: bool
+) -> Route:
     return Route(
         provider, Dialect(dialect), Operation(operation), template, path.encode("latin-1"), model, bool(secretive)
     )
