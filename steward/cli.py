@@ -58,6 +58,8 @@ _COMMAND_EXAMPLES = {
     "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
     "list": ("steward keys list", "steward keys list --json"),
     "revoke": ("steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "schema": ("steward egress schema > what-may-leave.json",),
+    "hosts": ("steward egress hosts", "steward egress hosts --json"),
     "config": ("steward config", "steward config --json"),
     "demo": ("steward demo", "PORT=8000 steward demo", "steward demo --once"),
     "version": ("steward version", "steward version --json"),
@@ -68,6 +70,11 @@ examples:
   steward spool show ID                    one record's facts; --content: what was said in the call
   steward spool retry --all                settle it anew, once what stood in the way is gone
   steward spool drop ID                    give one up, for good
+"""
+_EGRESS_EXAMPLES = """\
+examples:
+  steward egress schema                    every call to Butler, its fields and what each may hold, as a JSON Schema
+  steward egress hosts                     every host and port that the settings allow: the firewall's list
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -140,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--since", type=_since, metavar="T", help="from this date, time or age (default: 7d)")
     reconcile.add_argument("--fix", action="store_true", help="put again what is still here, mark the rest in the rows")
     reconcile.add_argument("--json", action="store_true", help="print JSON")
+    _egress_parser(commands)
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
@@ -187,6 +195,20 @@ def _spool_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     dropped.add_argument("id", type=_spooled, nargs="+", help="records' ids")
     for parser in (listed, shown, retried, dropped):
         parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _egress_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    egress = commands.add_parser(
+        "egress",
+        help="What may leave this network, and to whom.",
+        epilog=_EGRESS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = egress.add_subparsers(title="actions", metavar="ACTION", required=True)
+    schema = _command(actions, "schema", "Every call to Butler and what each field may hold.", _egress_schema)
+    schema.set_defaults(unset=True)
+    hosts = _command(actions, "hosts", "Every host and port that the present settings allow.", _egress_hosts)
+    hosts.add_argument("--json", action="store_true", help="print a list of objects")
 
 
 def _command(
@@ -292,6 +314,18 @@ def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.reconcile_command import run
 
     return run(settings, arguments.since, arguments.fix, arguments.json)
+
+
+def _egress_schema(arguments: argparse.Namespace) -> int:
+    from steward.egress_command import schema
+
+    return schema()
+
+
+def _egress_hosts(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.egress_command import hosts
+
+    return hosts(settings, arguments.json)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

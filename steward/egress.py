@@ -1,190 +1,458 @@
-"""Everything that may leave this network, by value: the domain of each string that a row or an export may hold.
+"""Everything that may leave this network for Butler: every call there is, closed in its fields and in their values.
 
-Refuses whatever is outside its domain: a model is `other`, a method `OTHER`, a path `/{other}`, and a tag that looks
-like a credential is dropped at admission and kept nowhere (SECURITY F3). Pure; auditors read this file.
+A string here is a UUID, a time, a member of a closed list, or matches a pattern and has a length: no bare text, so that
+no prompt, completion, header, path or error can be written into one (SECURITY F3, F6). Method, path and query of a call
+are of these types too, and so are its headers (F20). `adapters/butler.py` takes nothing else. It refuses whatever lies
+outside: a validation error names a field and never its value. Pure; auditors read this file, and `steward egress
+schema` prints it as a JSON Schema.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Final, Literal
+from urllib.parse import urlencode
+from uuid import UUID
 
-OTHER_MODEL = "other"
-OTHER_METHOD = "OTHER"
-OTHER_ROUTE = "/{other}"
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic.json_schema import models_json_schema
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+from steward.exchange import BodyState, ErrorCode, Outcome, UsageSource
+from steward.version import VERSION
 
-MAX_TAGS = 64
-"""Tags of one call; the rest are dropped and counted."""
+MAX_RECORDS: Final = 500
+"""Rows of one call."""
 
-MAX_TAG_CHARS = 1024
-"""Characters of a value that the ledger keeps; a longer one is cut and counted."""
+MAX_PAGE: Final = 12_800
+"""Keys or experiments of one page: 200, doubled as often as a page brings nothing new."""
 
-MAX_TAG_CHARS_OUT = 256
-"""Characters of a value that may leave; a longer one stays in the ledger."""
+# Strings
 
-PREFIX = b"x-majordomo-"
+Model = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._:/@+\-]{0,127}$", max_length=128)]
+"""A model's name; what is not known to a price list or was never answered 2xx stands as `other` in the ledger."""
 
-RESERVED = {
-    b"x-majordomo-key": None,
-    b"x-majordomo-provider": None,
-    b"x-majordomo-bedrock-region": None,
-    b"x-majordomo-provider-alias": "provider_alias",
-    b"x-majordomo-client": "client",
-    b"x-majordomo-claudecode-session-id": "claude_session_id",
-    b"x-majordomo-claudecode-session-name": "claude_session_name",
+RoutePath = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(?:/\{other\}|(?:/(?:\{id\}|\{model\}|[a-z][A-Za-z0-9_]{0,31})(?::[A-Za-z]{1,32})?){1,10})$",
+        max_length=128,
+    ),
+]
+"""A template of the providers' closed list, as `/v1/files/{id}`; never a path."""
+
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "OTHER"]
+Provider = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_\-]{0,31}$", max_length=32)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9\-]{0,63}$", max_length=64)]
+TagValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=256)]
+"""One line that the caller put into his own `X-Majordomo-*` field: the one place where his words may leave."""
+PriceSource = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z\-]{0,31}(?: remote)? [0-9A-Za-z.:+\-]{1,40}$", max_length=80)
+]
+BodyKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f\-]{36}/[0-9]{4}-[0-9]{2}-[0-9]{2}/[0-9a-f\-]{36}\.json\.gz$", max_length=92),
+]
+"""Ids and a day: where an object lies below a prefix that is never told."""
+Token = Annotated[str, StringConstraints(pattern=r"^mdm_st_[A-Za-z0-9_\-]{16,128}$", max_length=135)]
+UserAgent = Annotated[str, StringConstraints(pattern=r"^majordomo-steward/[0-9]+\.[0-9]+\.[0-9]+$", max_length=32)]
+
+# Numbers
+
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Milliseconds = Annotated[int, Field(ge=0, le=10**12)]
+Money = Annotated[
+    Decimal,
+    Field(ge=0, le=10_000, allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10_000}),
+]
+"""USD. Printed as a JSON number, without exponent."""
+Share = Annotated[
+    Decimal,
+    Field(ge=0, le=1, multiple_of=Decimal("0.01"), allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1, "multipleOf": 0.01}),
+]
+"""One of 101 steps: a score says little of what it was given for."""
+Status = Annotated[int, Field(ge=0, le=999)]
+
+
+class _Closed(BaseModel):
+    """No field but those declared, no value of another type, none that changes, none in an error's words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class MetadataRecord(_Closed):
+    """One relayed call. Where the ledger has NULL and Butler wants a number stands 0, and the sources say so."""
+
+    id: UUID
+    revision: Annotated[int, Field(ge=1, le=2**53)]
+    org_id: UUID | None = None
+    user_id: UUID | None = None
+    majordomo_api_key_id: UUID | None = None
+    proxy_key_id: UUID | None = None
+    provider_api_key_hash: Digest | None = None
+    provider_api_key_alias: TagValue | None = None
+    provider: Provider
+    model: Model
+    original_model: Model | None = None
+    request_path: RoutePath
+    request_method: Method
+    requested_at: AwareDatetime
+    responded_at: AwareDatetime
+    response_time_ms: Milliseconds = 0
+    ttft_ms: Milliseconds | None = None
+    status_code: Status = 0
+    outcome: Outcome
+    error_message: ErrorCode | None = None
+    usage_source: UsageSource
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cached_tokens: Count = 0
+    cache_creation_tokens: Count = 0
+    price_source: PriceSource | None = None
+    input_cost: Money = Decimal(0)
+    output_cost: Money = Decimal(0)
+    total_cost: Money = Decimal(0)
+    model_alias_found: bool
+    raw_metadata: Annotated[dict[TagName, TagValue], Field(max_length=64)] | None = None
+    indexed_metadata: Annotated[dict[TagName, TagValue], Field(max_length=64)] | None = None
+    body_state: BodyState
+    body_s3_key: BodyKey | None = None
+    experiment_id: UUID | None = None
+    experiment_arm_id: UUID | None = None
+
+
+ORIGINAL_FIELDS: Final = frozenset(MetadataRecord.model_fields) - {
+    *("revision", "usage_source", "price_source", "outcome", "ttft_ms", "body_state"),
 }
-"""Names that are no tags, and the field of `Admitted` that each fills (None: read elsewhere, or by nobody)."""
+"""What a Butler takes that does not say what it takes."""
 
-CREDENTIAL_PATTERNS = {
-    "mdm_": r"mdm_(?:sk|pk|st)_",
-    # Not after a letter or digit: `task-`, `risk-` and `disk-` begin ordinary identifiers.
-    "sk-": r"(?<![A-Za-z0-9])sk-\S{16}",
-    "aiza": r"AIza",
-    "akia": r"AKIA",
-    # One more character of a key's alphabet: `ASIA` alone is a continent.
-    "asia": r"ASIA[A-Z0-9]",
-    "bearer ": r"(?i:bearer) ",
-    "basic ": r"Basic |^(?i:basic) +[A-Za-z0-9+/]{8,}={0,2}$",
-    "eyj": r"eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}\.",
-    "-----begin ": r"-----BEGIN ",
-}
-"""What a value that looks like a credential holds, in lower case, and the pattern that then decides: keys of ours, of
-OpenAI and Anthropic, of Google, of AWS; credentials as `Authorization` carries them; JWTs; PEM lines. The one table;
-`CREDENTIAL_NAMES` is its other column."""
+# Jobs: what they may report. None sends one yet.
 
-CREDENTIAL_NAMES = ("api-key", "apikey", "token", "secret", "password", "authorization")
-"""What the name of a credential is, or ends in, whatever its case."""
-
-_CREDENTIAL = re.compile("|".join(CREDENTIAL_PATTERNS.values()))
-_HINTS = tuple(CREDENTIAL_PATTERNS)
-_MODEL = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,127}")
-_TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 
 
-def model_name(text: str | None, known: bool) -> str | None:
-    """A model's name, else `other`. `known`: to the price book or the alias file, or the provider answered it 2xx."""
-    if text is None:
+class _Update(_Closed):
+    id: UUID
+    status: RunStatus
+    error_message: ErrorCode | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+    total_requests: Count | None = None
+
+
+class ReplayUpdate(_Update):
+    """How far a replay has come."""
+
+    exact_matches: Count | None = None
+    judge_equivalent: Count | None = None
+    divergent: Count | None = None
+    original_total_cost: Money | None = None
+    replay_total_cost: Money | None = None
+    original_avg_latency_ms: Milliseconds | None = None
+    replay_avg_latency_ms: Milliseconds | None = None
+
+
+class EvaluatorSummary(_Closed):
+    """What one evaluator made of a run."""
+
+    evaluator_id: UUID
+    count: Count
+    mean: Share | None = None
+    median: Share | None = None
+    lowest: Share | None = None
+    highest: Share | None = None
+    pass_rate: Share | None = None
+    interval_low: Share | None = None
+    interval_high: Share | None = None
+
+
+class EvalUpdate(_Update):
+    """How far an evaluation has come."""
+
+    successful_requests: Count | None = None
+    failed_requests: Count | None = None
+    judge_total_cost: Money | None = None
+    evaluator_summary: Annotated[tuple[EvaluatorSummary, ...], Field(max_length=20)] | None = None
+
+
+class _Result(_Closed):
+    id: UUID
+    source_request_id: UUID
+    original_provider: Provider
+    original_model: Model
+    original_cost: Money
+    original_latency_ms: Milliseconds
+    original_input_tokens: Count
+    original_output_tokens: Count
+    replay_cost: Money | None = None
+    replay_latency_ms: Milliseconds | None = None
+    replay_input_tokens: Count | None = None
+    replay_output_tokens: Count | None = None
+    error_message: ErrorCode | None = None
+    body_s3_key: BodyKey | None = None
+    """Where the answer and the judge's reason lie: in the customer's bucket, never here."""
+    created_at: AwareDatetime
+
+
+class ReplayResult(_Result):
+    """One call, replayed."""
+
+    replay_run_id: UUID
+    exact_match: bool | None = None
+    judge_equivalent: bool | None = None
+
+
+class Score(_Closed):
+    """What one evaluator gave one answer."""
+
+    id: UUID
+    evaluator_name: UUID
+    """An id: a name would be text."""
+    score: Share
+    created_at: AwareDatetime
+
+
+class EvalResult(_Result):
+    """One call, evaluated."""
+
+    eval_run_id: UUID
+    scores: Annotated[tuple[Score, ...], Field(max_length=20)]
+
+
+# Calls
+
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+
+
+class Call(_Closed):
+    """One call to Butler: where, what is asked, and what is sent. Each kind is a class of its own below."""
+
+    METHOD: ClassVar[Literal["GET", "POST"]] = "GET"
+    PATH: ClassVar[str] = ""
+    QUERY: ClassVar[tuple[str, ...]] = ()
+
+    def target(self) -> str:
+        """Path and query. What stands in braces is an id, and nothing else can."""
+        path = self.PATH.format(**{name: value for name, value in self if isinstance(value, UUID)})
+        asked = {name: getattr(self, name) for name in self.QUERY if getattr(self, name) is not None}
+        return f"{path}?{urlencode({name: _asked(value) for name, value in asked.items()})}" if asked else path
+
+    def body(self, fields: Collection[str] | None = None) -> bytes | None:
+        """What is sent, as JSON; None for nothing. `fields`: the list of a record's that Butler takes."""
         return None
-    if known and _MODEL.fullmatch(text) and not _holds_credential(text):
-        return text
-    return OTHER_MODEL
+
+    @property
+    def count(self) -> int:
+        """Records in it."""
+        return 0
 
 
-def method(text: str) -> str:
-    """One of nine, else `OTHER`. Methods are case-sensitive (RFC 9110, 9.1)."""
-    return text if text in METHODS else OTHER_METHOD
+class Me(Call):
+    """Whose token it is, and which fields of a record are taken."""
+
+    PATH = "/api/v1/steward/me"
 
 
-def route_template(text: str, known: Collection[str]) -> str:
-    """A member of the providers' closed list, else `/{other}`; never a path."""
-    return text if text in known else OTHER_ROUTE
+class Work(Call):
+    """What there is to do."""
+
+    PATH = "/api/v1/steward/work"
+    QUERY = ("limit",)
+    limit: Limit
 
 
-def tag_name(text: str) -> str | None:
-    """A tag's name in Title-Case (`user-id` -> `User-Id`); None when it is none."""
-    if not _TAG_NAME.fullmatch(text):
-        return None
-    if text.replace("-", "").isalpha():
-        return text.title()
-    return "-".join([part.capitalize() for part in text.split("-")])  # `title` would write `2fa` as `2Fa`.
+class Ack(Call):
+    """It is done."""
+
+    METHOD = "POST"
+    PATH = "/api/v1/steward/work/{job_id}/ack"
+    job_id: UUID
 
 
-def tag_value(text: str) -> str | None:
-    """A value that may leave: one line, at most 256 characters, no control character. Else None: it stays here."""
-    if len(text) > MAX_TAG_CHARS_OUT or _UNPRINTABLE.search(text):
-        return None
-    return text
+class Fail(Ack):
+    """It cannot be done. Why is not said."""
+
+    PATH = "/api/v1/steward/work/{job_id}/fail"
 
 
-def clean_text(text: str, limit: int) -> str:
-    """Text that PostgreSQL and JSON take: NUL and lone surrogates become U+FFFD; cut at `limit` characters."""
-    return _UNSTORABLE.sub("\ufffd", text[:limit])
+class ApiKeys(Call):
+    """Keys that changed since."""
+
+    PATH = "/api/v1/steward/api-keys"
+    QUERY = ("updated_after", "limit")
+    updated_after: AwareDatetime | None = None
+    limit: Limit = 200
 
 
-def looks_like_credential(name: str, value: str) -> bool:
-    """Whether a header of ours was mistyped into a tag that carries a key (SECURITY F3)."""
-    return name.lower().endswith(CREDENTIAL_NAMES) or _holds_credential(value)
+class Experiments(ApiKeys):
+    """Experiments that changed since."""
+
+    PATH = "/api/v1/steward/experiments"
 
 
-def _holds_credential(text: str) -> bool:
-    """The patterns are asked only where a hint stands: ten times cheaper for what nearly every tag is."""
-    lower = text.lower()
-    for hint in _HINTS:
-        if hint in lower:
-            return _CREDENTIAL.search(text) is not None
-    return False
+class StorageConfigs(Call):
+    """All storage configs of the organisation."""
+
+    PATH = "/api/v1/steward/cloud-storage-configs"
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """What is taken from a call's own `X-Majordomo-*` fields."""
+class ProviderKeys(Call):
+    """All provider keys of the organisation."""
 
-    tags: dict[str, str] = field(default_factory=dict, repr=False)
-    dropped: int = 0
-    """Tags dropped (too many, repeated, no name, like a credential) or cut."""
-    refused: tuple[str, ...] = ()
-    """Names of fields that looked like a credential, in Title-Case. Their values are kept nowhere."""
-    client: str | None = field(default=None, repr=False)
-    provider_alias: str | None = field(default=None, repr=False)
-    claude_session_id: str | None = field(default=None, repr=False)
-    claude_session_name: str | None = field(default=None, repr=False)
+    PATH = "/api/v1/steward/provider-keys"
 
 
-def admit_tags(majordomo_headers: Sequence[tuple[bytes, bytes]]) -> Admitted:
-    """Tags and reserved values of a call, from fields whose lower-case names begin with `x-majordomo-`.
+class ReplayRun(Call):
+    """What a replay is to do."""
 
-    Never raises. The first admitted field of a name wins; what is too long is cut; what looks like a credential is
-    dropped and only its name is told, unless the name itself looks like one.
-    """
-    tags: dict[str, str] = {}
-    facts: dict[str, str] = {}
-    refused: list[str] = []
-    dropped = 0
-    for raw_name, raw_value in majordomo_headers:
-        reserved = RESERVED.get(raw_name, "")
-        if reserved is None:
-            continue
-        name = tag_name(raw_name[len(PREFIX) :].decode("latin-1"))
-        if name is None or (b"sk-" in raw_name and _holds_credential(name.lower())):
-            dropped += 1
-            continue
-        value = _decoded(raw_value)
-        if looks_like_credential(name, value):
-            dropped += 1
-            if name not in refused:
-                refused.append(name)
-            continue
-        into = facts if reserved else tags
-        key = reserved or name
-        if key in into or (not reserved and len(tags) >= MAX_TAGS):
-            dropped += 1
-            continue
-        if len(value) > MAX_TAG_CHARS:
-            value = value[:MAX_TAG_CHARS]
-            dropped += 1
-        into[key] = value
-    return Admitted(
-        tags,
-        dropped,
-        tuple(refused),
-        client=facts.get("client") or None,
-        provider_alias=facts.get("provider_alias") or None,
-        claude_session_id=facts.get("claude_session_id") or None,
-        claude_session_name=facts.get("claude_session_name") or None,
-    )
+    PATH = "/api/v1/steward/replay-runs/{run_id}"
+    run_id: UUID
 
 
-def _decoded(value: bytes) -> str:
-    """A field value as one printable line: UTF-8, else latin-1; control characters become U+FFFD, a tab a space."""
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        text = value.decode("latin-1")
-    if text.isascii() and text.isprintable():
-        return text
-    return _UNPRINTABLE.sub("\ufffd", text.replace("\t", " "))
+class EvalRun(ReplayRun):
+    """What an evaluation is to do."""
+
+    PATH = "/api/v1/steward/eval-runs/{run_id}"
+
+
+class _Posted(Call):
+    """A call that sends a list."""
+
+    METHOD = "POST"
+
+    def _listed(self) -> tuple[BaseModel, ...]:
+        raise NotImplementedError
+
+    def body(self, fields: Collection[str] | None = None) -> bytes | None:
+        return _json([each.model_dump(exclude_none=True) for each in self._listed()])
+
+    @property
+    def count(self) -> int:
+        return len(self._listed())
+
+
+class Ingest(_Posted):
+    """Rows of the ledger."""
+
+    PATH = "/api/v1/steward/ingest/metadata"
+    records: Annotated[tuple[MetadataRecord, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def body(self, fields: Collection[str] | None = None) -> bytes:
+        """The records, each with the fields that Butler takes."""
+        taken = set(ORIGINAL_FIELDS if fields is None else fields)
+        return _json({"records": [each.model_dump(include=taken, exclude_none=True) for each in self.records]})
+
+    def _listed(self) -> tuple[BaseModel, ...]:
+        return self.records
+
+
+class ReplayUpdates(_Posted):
+    """How far replays have come."""
+
+    PATH = "/api/v1/steward/replay-runs/status"
+    updates: Annotated[tuple[ReplayUpdate, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def _listed(self) -> tuple[BaseModel, ...]:
+        return self.updates
+
+
+class EvalUpdates(_Posted):
+    """How far evaluations have come."""
+
+    PATH = "/api/v1/steward/eval-runs/status"
+    updates: Annotated[tuple[EvalUpdate, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def _listed(self) -> tuple[BaseModel, ...]:
+        return self.updates
+
+
+class ReplayResults(_Posted):
+    """What replays gave."""
+
+    PATH = "/api/v1/steward/replay-results"
+    results: Annotated[tuple[ReplayResult, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def _listed(self) -> tuple[BaseModel, ...]:
+        return self.results
+
+
+class EvalResults(_Posted):
+    """What evaluations gave."""
+
+    PATH = "/api/v1/steward/eval-results"
+    results: Annotated[tuple[EvalResult, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def _listed(self) -> tuple[BaseModel, ...]:
+        return self.results
+
+
+class ManagedPending(Call):
+    """Organisations to take over (managed mode)."""
+
+    PATH = "/api/v1/steward/managed/pending"
+
+
+class ManagedClaim(Call):
+    """One was taken over."""
+
+    METHOD = "POST"
+    PATH = "/api/v1/steward/managed/assignments/{assignment_id}/claim"
+    assignment_id: UUID
+
+
+CALLS: Final[tuple[type[Call], ...]] = (
+    *(Me, Work, Ack, Fail, ApiKeys, StorageConfigs, ProviderKeys, Experiments, Ingest, ReplayRun, EvalRun),
+    *(ReplayUpdates, EvalUpdates, ReplayResults, EvalResults, ManagedPending, ManagedClaim),
+)
+"""All there are."""
+
+
+class Headers(_Closed):
+    """The fields of every call's head that are not the connection's own (`host connection content-length`)."""
+
+    authorization: Token = Field(repr=False)
+    user_agent: UserAgent = f"majordomo-steward/{VERSION}"
+    accept: Literal["application/json"] = "application/json"
+    accept_encoding: Literal["gzip"] = "gzip"
+    content_type: Literal["application/json"] | None = None
+    content_encoding: Literal["gzip"] | None = None
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """As they go on the wire."""
+        said = self.model_dump(exclude_none=True) | {"authorization": f"Bearer {self.authorization}"}
+        return [(name.replace("_", "-").encode(), value.encode()) for name, value in said.items()]
+
+
+def schema() -> dict[str, Any]:
+    """All of it as a JSON Schema (2020-12): per call its method, its path, and what its parts may hold."""
+    kinds: tuple[type[BaseModel], ...] = (*CALLS, Headers)
+    modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+        (kind, "validation") for kind in kinds
+    ]
+    _, whole = models_json_schema(modes, title="What may leave for Butler")
+    for kind in CALLS:
+        about = whole["$defs"][kind.__name__]
+        about["x-method"], about["x-path"], about["x-query"] = kind.METHOD, kind.PATH, list(kind.QUERY)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+
+
+def _asked(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, default=_number, option=orjson.OPT_UTC_Z)
+
+
+def _number(value: object) -> orjson.Fragment:
+    """Money as a number with all its digits: a float would round it, a string would be none."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    raise TypeError

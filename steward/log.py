@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TextIO, Unpack
 import orjson
 import structlog
 
-from steward import egress, errors
+from steward import domains, errors
 from steward.exchange import BodyState, Cost, Exchange, Metered, Usage
 from steward.log_fields import DOMAINS, MASK, Facts, Sentence, event_name
 
@@ -75,7 +75,7 @@ def call(exchange: Exchange, metered: Metered, cost: Cost | None, model: str | N
         "key": exchange.caller.key_id,
         "provider": exchange.route.provider,
         "operation": exchange.route.operation,
-        "method": egress.method(exchange.method),
+        "method": domains.method(exchange.method),
         "template": exchange.route.template,
         "model": model,
         "status": exchange.status,

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from steward.egress import OTHER_MODEL, model_name
+from steward.domains import OTHER_MODEL, model_name
 from steward.rates import THOUSAND, Price, Rates
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from steward import log, rewrite
 from steward.authenticate import Authenticator
 from steward.capture import Capture, Spill
 from steward.detect import Detector
-from steward.egress import Admitted, admit_tags
+from steward.domains import Admitted, admit_tags
 from steward.errors import (
     CallerGone,
     Cut,

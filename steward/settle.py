@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from steward import egress, log
+from steward import domains, log
 from steward.body_object import BodyObject, build, object_key
 from steward.errors import LedgerFault
 from steward.exchange import BodyState, Cost, Exchange, Intent, Metered, Operation, Outcome, Record, UsageSource
@@ -236,15 +236,15 @@ def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool, bo
         user_id=exchange.caller.user_id,
         registration_id=exchange.caller.registration_id,
         provider=exchange.route.provider,
-        request_path=egress.route_template(exchange.route.template, TEMPLATES),
-        request_method=egress.method(exchange.method),
+        request_path=domains.route_template(exchange.route.template, TEMPLATES),
+        request_method=domains.method(exchange.method),
         requested_at=exchange.requested_at,
         outcome=exchange.outcome,
         body_state=body_state,
         usage_source=metered.source,
         provider_api_key_hash=exchange.provider_api_key_hash,
         provider_api_key_alias=_text(exchange.provider_api_key_alias, _NAME),
-        model=egress.model_name(metered.model, known),
+        model=domains.model_name(metered.model, known),
         responded_at=exchange.requested_at + timedelta(microseconds=last_us) if last_us is not None else None,
         response_time_ms=_ms(last_us),
         ttft_ms=_ms(timings.first_byte_us) if metered.streamed else None,
@@ -267,7 +267,7 @@ def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool, bo
         streamed=metered.streamed,
         status_code=exchange.status,
         error_message=metered.error,
-        tags={_tag(name): egress.clean_text(value, egress.MAX_TAG_CHARS) for name, value in exchange.tags.items()},
+        tags={_tag(name): domains.clean_text(value, domains.MAX_TAG_CHARS) for name, value in exchange.tags.items()},
         tags_dropped=exchange.tags_dropped,
         client=_text(exchange.client, _CLIENT),
         claude_session_id=_text(exchange.claude_session_id, _NAME),
@@ -279,11 +279,11 @@ def row(exchange: Exchange, metered: Metered, cost: Cost | None, known: bool, bo
 
 
 def _tag(name: str) -> str:
-    return egress.clean_text(name, _TAG)
+    return domains.clean_text(name, _TAG)
 
 
 def _text(text: str | None, limit: int) -> str | None:
-    return egress.clean_text(text, limit) if text is not None else None
+    return domains.clean_text(text, limit) if text is not None else None
 
 
 def _ms(us: int | None) -> int | None:

@@ -24,7 +24,8 @@ SOURCES = sorted(file.relative_to(ROOT) for package in PACKAGES for file in (ROO
 TESTS = sorted(file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py"))
 
 SANS_IO = (
-    *("exchange", "detect", "meter", "price", "pricebook", "pricelist", "pricemoves", "pricenames", "rates", "egress"),
+    *("exchange", "detect", "meter", "price", "pricebook", "pricelist", "pricemoves", "pricenames", "rates"),
+    *("domains", "egress"),
     *("body_object", "codec", "destination", "errors", "ports", "rewrite", "log_fields", "words"),
 )
 SANS_IO_PACKAGES = ("wire", "providers")

@@ -115,7 +115,7 @@ def ended(process: subprocess.Popen[bytes]) -> Said:
 COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
-    *(("config",), ("demo",), ("version",)),
+    *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("config",), ("demo",), ("version",)),
 )
 
 
@@ -133,7 +133,7 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     said = helped()[words]
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
-    named = re.findall(r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop)\b)?)", examples)
+    named = re.findall(r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts)\b)?)", examples)
     assert named
     assert {tuple(name.split()) for name in named} <= set(COMMANDS)
     assert all(name.startswith(" ".join(words[:1])) for name in named)

@@ -1,266 +1,250 @@
-"""Every value that may leave lies in its domain, whatever was sent; what looks like a credential is kept nowhere."""
+"""What may leave is closed: in its calls, in their fields, and in the values of each."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from steward import egress
-from steward.egress import admit_tags, clean_text, looks_like_credential, tag_name, tag_value
+from steward.egress import CALLS, MAX_RECORDS, Ingest, MetadataRecord
+from steward.exchange import BodyState, ErrorCode, Outcome, UsageSource
+from steward.providers import TEMPLATES
 from tests.servers.corpus import Recording
 
-KEY = b"0123456789abcdef"
-
-CREDENTIALS = [
-    "mdm_sk_" + "a" * 32,
-    "mdm_pk_x",
-    "prefix mdm_st_x",
-    "sk-" + "a" * 16,
-    "sk-proj-0123456789abcdefghij",
-    "sk-ant-api03-0123456789abcdef",
-    "key=sk-0123456789abcdef",
-    "AIza" + "B" * 35,
-    "AKIAIOSFODNN7EXAMPLE",
-    "ASIAIOSFODNN7EXAMPLE",
-    "Bearer abc",
-    "bearer abc",
-    "Basic dXNlcjpwYXNz",
-    "basic dXNlcjpwYXNz",
-    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
-    "-----BEGIN PRIVATE KEY-----",
-    "-----BEGIN RSA PRIVATE KEY-----MIIE",
-]
-
-ORDINARY = [
-    "",
-    "prod",
-    "user-123",
-    "ASIA",
-    "ASIA-PACIFIC",
-    "task-550e8400-e29b-41d4-a716-446655440000",
-    "risk-assessment-department",
-    "sk-short",
-    "a basic plan",
-    "eyJ",
-    "forbearer",
-    "2026-11-20T08:00:00Z",
-]
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+ID = UUID("0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e")
 
 
-@pytest.mark.parametrize("value", CREDENTIALS)
-def test_a_value_that_looks_like_a_credential_is_kept_nowhere(value: str) -> None:
-    assert looks_like_credential("Note", value)
-    admitted = admit_tags([(b"x-majordomo-note", value.encode()), (b"x-majordomo-user-id", b"u")])
-    assert admitted.tags == {"User-Id": "u"}
-    assert admitted.refused == ("Note",)
-    assert admitted.dropped == 1
+def facts(**changes: Any) -> dict[str, Any]:
+    """A whole record's."""
+    return {
+        "id": ID,
+        "revision": 1,
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "request_path": "/v1/chat/completions",
+        "request_method": "POST",
+        "requested_at": NOW,
+        "responded_at": NOW,
+        "outcome": Outcome.COMPLETE,
+        "usage_source": UsageSource.PROVIDER,
+        "model_alias_found": False,
+        "body_state": BodyState.STORED,
+        **changes,
+    }
 
 
-@pytest.mark.parametrize("value", ORDINARY)
-def test_an_ordinary_value_is_a_tag(value: str) -> None:
-    assert admit_tags([(b"x-majordomo-note", value.encode())]).tags == {"Note": value}
+def strings(schema: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every place in a JSON Schema where a string may stand."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "string" or "string" in (schema.get("type") or ()):
+            yield where, schema
+        if schema.get("type") == "object":
+            assert (
+                schema.get("additionalProperties") is False
+                or "propertyNames" in schema
+                or schema.get("patternProperties")
+            ), f"{where} takes any field"
+        for name, part in schema.items():
+            yield from strings(part, f"{where}/{name}")
+    elif isinstance(schema, list):
+        for number, part in enumerate(schema):
+            yield from strings(part, f"{where}/{number}")
+
+
+def is_closed(string: dict[str, Any]) -> bool:
+    """Whether a string's values are: a closed list, an id, a time, or a pattern and a length."""
+    if "enum" in string or "const" in string or string.get("format") in {"uuid", "date-time"}:
+        return True
+    pattern = string.get("pattern", "")
+    return pattern.startswith("^") and pattern.endswith("$") and 0 < string.get("maxLength", 0) <= 256
+
+
+def test_no_string_is_free_text() -> None:
+    schema = egress.schema()
+    found = list(strings(schema))
+    assert len(found) > 60
+    assert [where for where, string in found if not is_closed(string)] == []
+
+
+def test_a_schema_with_a_free_string_would_be_seen() -> None:
+    """The walk above can fail."""
+    opened = {"properties": {"reason": {"type": "string"}, "note": {"type": "string", "maxLength": 100}}}
+    assert not any(is_closed(string) for _, string in strings(opened))
+
+
+def test_the_calls_are_those_of_the_protocol() -> None:
+    prefix = "/api/v1/steward/"
+    assert {(call.METHOD, call.PATH.removeprefix(prefix)) for call in CALLS} == {
+        ("GET", "me"),
+        ("GET", "work"),
+        ("POST", "work/{job_id}/ack"),
+        ("POST", "work/{job_id}/fail"),
+        ("GET", "api-keys"),
+        ("GET", "cloud-storage-configs"),
+        ("GET", "provider-keys"),
+        ("GET", "experiments"),
+        ("POST", "ingest/metadata"),
+        ("GET", "replay-runs/{run_id}"),
+        ("GET", "eval-runs/{run_id}"),
+        ("POST", "replay-runs/status"),
+        ("POST", "eval-runs/status"),
+        ("POST", "replay-results"),
+        ("POST", "eval-results"),
+        ("GET", "managed/pending"),
+        ("POST", "managed/assignments/{assignment_id}/claim"),
+    }
+    assert set(egress.schema()["$defs"]) >= {call.__name__ for call in CALLS}
+
+
+def test_a_target_is_made_of_ids_times_and_numbers() -> None:
+    assert egress.Ack(job_id=ID).target() == f"/api/v1/steward/work/{ID}/ack"
+    assert egress.Work(limit=50).target() == "/api/v1/steward/work?limit=50"
+    assert egress.ApiKeys().target() == "/api/v1/steward/api-keys?limit=200"
+    asked = egress.ApiKeys(updated_after=NOW, limit=400).target()
+    assert asked == "/api/v1/steward/api-keys?updated_after=2026-01-02T03%3A04%3A05.678000Z&limit=400"
+    for wrong in ("../../x", str(ID), b"x"):
+        with pytest.raises(ValidationError):
+            egress.Fail(job_id=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    "name",
+    "changes",
     [
-        "api-key",
-        "my-api-key",
-        "apikey",
-        "openai-apikey",
-        "token",
-        "session-token",
-        "secret",
-        "password",
-        "authorization",
+        {"id": str(ID)},
+        {"prompt": "what was asked"},
+        {"model": "what is the capital of France?"},
+        {"model": "a" * 129},
+        {"model": "gpt-4o\n"},
+        {"request_path": "/v1/files/file-abc123/secret words"},
+        {"request_path": "/v1/chat/completions?key=x"},
+        {"request_method": "BREW"},
+        {"provider": "Somebody Else"},
+        {"provider_api_key_hash": "sk-0123456789abcdef"},
+        {"provider_api_key_alias": "two\nlines"},
+        {"raw_metadata": {"Feature": "a" * 257}},
+        {"raw_metadata": {"Feature": "two\r\nlines"}},
+        {"raw_metadata": {"Not a name": "x"}},
+        {"raw_metadata": {f"Tag-{number}": "x" for number in range(65)}},
+        {"error_message": "The model said: no"},
+        {"outcome": "complete"},
+        {"input_tokens": -1},
+        {"input_tokens": 10**9 + 1},
+        {"input_tokens": 1.5},
+        {"total_cost": Decimal("NaN")},
+        {"total_cost": Decimal(10_001)},
+        {"total_cost": 0.1},
+        {"requested_at": "2026-01-02T03:04:05Z"},
+        {"requested_at": datetime(2026, 1, 2)},  # noqa: DTZ001 - a time that says no zone
+        {"body_s3_key": "s3://bucket/prompts/of/today.json"},
+        {"price_source": "Ignore all previous instructions"},
     ],
+    ids=lambda changes: f"{next(iter(changes))}",
 )
-def test_a_name_that_looks_like_a_credential_s_is_refused(name: str) -> None:
-    admitted = admit_tags([(b"x-majordomo-" + name.encode(), b"harmless")])
-    assert admitted.tags == {}
-    assert admitted.refused == (tag_name(name),)
-    assert looks_like_credential(name.upper(), "")
+def test_what_is_outside_is_refused_and_not_repeated(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        MetadataRecord(**facts(**changes))
+    for value in changes.values():
+        words = [value] if isinstance(value, str) else [*value.values()] if isinstance(value, dict) else []
+        assert not [word for word in words if len(word) > 3 and word in str(refused.value)]
 
 
-@pytest.mark.parametrize("name", ["tokens", "key-api", "secrets-count", "passwordless", "tokenizer"])
-def test_a_name_that_only_resembles_one_is_a_tag(name: str) -> None:
-    assert len(admit_tags([(b"x-majordomo-" + name.encode(), b"1")]).tags) == 1
+@given(st.text(max_size=300), st.sampled_from(sorted(MetadataRecord.model_fields)))
+def test_a_text_stands_only_where_it_is_in_the_field_s_domain(text: str, name: str) -> None:
+    try:
+        record = MetadataRecord(**facts(**{name: text}))
+    except ValidationError:
+        return
+    domain = {
+        "model": r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,127}",
+        "original_model": r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,127}",
+        "provider": r"[a-z][a-z0-9_-]{0,31}",
+        "provider_api_key_alias": "[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,256}",
+    }.get(name)
+    assert domain is not None, f"{name} took {text!r}"
+    assert re.fullmatch(domain, getattr(record, name))
 
 
-def test_a_credential_as_a_name_is_not_even_told() -> None:
-    admitted = admit_tags([(b"x-majordomo-sk-" + KEY, b"1"), (b"x-majordomo-mdm_sk_" + KEY, b"1")])
-    assert (admitted.tags, admitted.refused, admitted.dropped) == ({}, (), 2)
+def test_every_template_of_ours_may_leave() -> None:
+    for template in [*TEMPLATES, "/{other}"]:
+        assert MetadataRecord(**facts(request_path=template)).request_path == template
 
 
-def test_reserved_names_are_no_tags() -> None:
-    admitted = admit_tags(
-        [
-            (b"x-majordomo-key", b"mdm_sk_x"),
-            (b"x-majordomo-provider", b"openai"),
-            (b"x-majordomo-bedrock-region", b"eu-west-1"),
-            (b"x-majordomo-provider-alias", b"team-a"),
-            (b"x-majordomo-client", b"cli/1.0"),
-            (b"x-majordomo-claudecode-session-id", b"s-1"),
-            (b"x-majordomo-claudecode-session-name", "Änderung".encode()),
-        ]
+def test_every_model_that_was_recorded_may_leave(corpus: list[Recording]) -> None:
+    for model in {str(recording.truth["model"]) for recording in corpus if recording.truth["model"]}:
+        assert MetadataRecord(**facts(model=model)).model == model
+
+
+def test_a_body_holds_what_butler_takes_and_money_to_the_last_digit() -> None:
+    record = MetadataRecord(
+        **facts(
+            total_cost=Decimal("0.0000001"),
+            input_cost=Decimal("1E+2"),
+            error_message=ErrorCode.OTHER,
+            raw_metadata={"Feature": "süß"},
+            ttft_ms=12,
+        )
     )
-    assert (admitted.tags, admitted.dropped, admitted.refused) == ({}, 0, ())
-    assert admitted.provider_alias == "team-a"
-    assert admitted.client == "cli/1.0"
-    assert admitted.claude_session_id == "s-1"
-    assert admitted.claude_session_name == "Änderung"
+    original = Ingest(records=(record,)).body()
+    assert b'"total_cost":0.0000001' in original
+    assert b'"input_cost":100' in original
+    (said,) = json.loads(original, parse_float=Decimal)["records"]
+    assert said["total_cost"] == Decimal("0.0000001")
+    assert said["requested_at"] == "2026-01-02T03:04:05.678000Z"
+    assert set(said) <= egress.ORIGINAL_FIELDS
+    assert (said["input_tokens"], said["error_message"], said["raw_metadata"]) == (0, "other", {"Feature": "süß"})
+    whole = Ingest(records=(record,)).body(fields=set(MetadataRecord.model_fields))
+    (said,) = json.loads(whole)["records"]
+    assert (said["revision"], said["outcome"], said["ttft_ms"], said["body_state"]) == (1, "complete", 12, "stored")
+    assert (
+        "unknown to us" not in json.loads(Ingest(records=(record,)).body(fields={"id", "unknown to us"}))["records"][0]
+    )
 
 
-@pytest.mark.parametrize("name", [b"provider-alias", b"client", b"claudecode-session-id", b"claudecode-session-name"])
-def test_a_credential_in_a_reserved_field_is_dropped_too(name: bytes) -> None:
-    admitted = admit_tags([(b"x-majordomo-" + name, b"Bearer abc")])
-    facts = (admitted.provider_alias, admitted.client, admitted.claude_session_id, admitted.claude_session_name)
-    assert facts == (None, None, None, None)
-    assert admitted.refused == (tag_name(name.decode()),)
+def test_a_call_holds_a_batch_and_no_more() -> None:
+    record = MetadataRecord(**facts())
+    assert Ingest(records=(record,) * MAX_RECORDS).count == MAX_RECORDS
+    for records in ((), (record,) * (MAX_RECORDS + 1)):
+        with pytest.raises(ValidationError):
+            Ingest(records=records)
 
 
-def test_names_are_written_in_title_case() -> None:
-    names = [b"user-id", b"a", b"2fa-state", b"a--b", b"x1-y2z"]
-    tags = admit_tags([(b"x-majordomo-" + name, b"v") for name in names]).tags
-    assert list(tags) == ["User-Id", "A", "2fa-State", "A--B", "X1-Y2z"]
+def test_what_jobs_may_report_holds_no_word_of_an_answer() -> None:
+    """SECURITY F6: closed before the first job runs."""
+    names = {name for kind in (egress.ReplayResult, egress.EvalResult, egress.Score) for name in kind.model_fields}
+    assert not names & {"replay_response", "judge_reason", "reason", "response", "text"}
+    score = {"id": uuid4(), "evaluator_name": uuid4(), "created_at": NOW}
+    assert egress.Score(**score, score=Decimal("0.37")).score == Decimal("0.37")
+    for wrong in (Decimal("0.375"), Decimal("1.01"), Decimal("-0.01"), 0.5):
+        with pytest.raises(ValidationError):
+            egress.Score(**score, score=wrong)
+    with pytest.raises(ValidationError):
+        egress.ReplayUpdate(id=ID, status="failed", error_message="the judge said no")
 
 
-def test_the_first_field_of_a_name_wins() -> None:
-    admitted = admit_tags([(b"x-majordomo-a", b"1"), (b"x-majordomo-a", b"2"), (b"x-majordomo-client", b"c")])
-    assert (admitted.tags, admitted.dropped, admitted.client) == ({"A": "1"}, 1, "c")
-
-
-def test_sixty_four_tags_and_no_more() -> None:
-    admitted = admit_tags([(b"x-majordomo-t%d" % n, b"v") for n in range(100)])
-    assert len(admitted.tags) == egress.MAX_TAGS
-    assert admitted.dropped == 36
-    assert "T63" in admitted.tags
-    assert "T64" not in admitted.tags
-
-
-def test_a_long_value_is_cut_and_counted() -> None:
-    admitted = admit_tags([(b"x-majordomo-a", "ü".encode() * 1025), (b"x-majordomo-b", b"b" * 1024)])
-    assert admitted.tags == {"A": "ü" * 1024, "B": "b" * 1024}
-    assert admitted.dropped == 1
-
-
-def test_a_credential_beyond_the_cut_is_still_one() -> None:
-    assert admit_tags([(b"x-majordomo-a", b"x" * 2000 + b" Bearer abc")]).refused == ("A",)
-
-
-@pytest.mark.parametrize("name", [b"", b"-a", b"a_b", b"a" * 65, b"a.b", "ü".encode(), b"a b"])
-def test_what_is_no_name_is_dropped(name: bytes) -> None:
-    admitted = admit_tags([(b"x-majordomo-" + name, b"v")])
-    assert (admitted.tags, admitted.dropped, admitted.refused) == ({}, 1, ())
-
-
-def test_values_are_one_printable_line() -> None:
-    tags = admit_tags([(b"x-majordomo-a", b"a\x00b\tc\x7f"), (b"x-majordomo-b", b"caf\xe9")]).tags
-    assert tags == {"A": "a\ufffdb c\ufffd", "B": "café"}
-
-
-def test_nothing_admitted_is_described() -> None:
-    admitted = admit_tags([(b"x-majordomo-a", b"canary"), (b"x-majordomo-client", b"canary")])
-    assert "canary" not in repr(admitted)
-
-
-Fields = st.lists(
-    st.tuples(
-        st.one_of(
-            st.binary(max_size=20), st.sampled_from([name.removeprefix(egress.PREFIX) for name in egress.RESERVED])
-        ),
-        st.one_of(st.binary(max_size=1200), st.sampled_from([value.encode() for value in CREDENTIALS + ORDINARY])),
-    ),
-    max_size=80,
-)
-
-
-@settings(deadline=None)
-@given(Fields)
-def test_whatever_is_sent_every_value_lies_in_its_domain(fields: list[tuple[bytes, bytes]]) -> None:
-    admitted = admit_tags([(egress.PREFIX + name, value) for name, value in fields])
-    assert len(admitted.tags) <= egress.MAX_TAGS
-    assert admitted.dropped <= 2 * len(fields)
-    for name in (*admitted.tags, *admitted.refused):
-        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name)
-    facts = (admitted.client, admitted.provider_alias, admitted.claude_session_id, admitted.claude_session_name)
-    for value in (*admitted.tags.values(), *(fact for fact in facts if fact is not None)):
-        assert len(value) <= egress.MAX_TAG_CHARS
-        assert not re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value)
-        assert not looks_like_credential("", value)
-        assert json.loads(json.dumps(value)) == value
-
-
-@settings(deadline=None)
-@given(st.text())
-@example("gpt-4o\n")
-@example("a" * 129)
-def test_a_model_is_a_name_or_other(text: str) -> None:
-    assert egress.model_name(text, known=False) == "other"
-    named = egress.model_name(text, known=True)
-    assert named == "other" or (named == text and re.fullmatch(r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,127}", text))
-
-
-@pytest.mark.parametrize(
-    "name", ["gpt-4o-2024-08-06", "@cf/meta/llama-3", "models/gemini-2.5-pro", "ft:gpt-4o:a::b", "a"]
-)
-def test_a_known_model_is_named(name: str) -> None:
-    assert egress.model_name(name, known=True) == name
-
-
-def test_a_model_that_is_none_stays_none_and_one_that_is_a_key_is_other() -> None:
-    assert egress.model_name(None, known=True) is None
-    assert egress.model_name("sk-0123456789abcdefghij", known=True) == "other"
-    assert egress.model_name("mdm_sk_0123", known=True) == "other"
-
-
-def test_the_grammar_keeps_the_recorded_models(corpus: list[Recording]) -> None:
-    models = {str(recording.truth["model"]) for recording in corpus if recording.truth["model"]}
-    assert models
-    assert not {model for model in models if egress.model_name(model, known=True) != model}
-
-
-@settings(deadline=None)
-@given(st.text())
-@example("get")
-def test_a_method_is_one_of_nine_or_other(text: str) -> None:
-    assert egress.method(text) in {*egress.METHODS, "OTHER"}
-    assert egress.method(text) == (text if text in egress.METHODS else "OTHER")
-    assert len(egress.METHODS) == 9
-
-
-def test_a_path_is_a_template_or_other() -> None:
-    known = {"/v1/files/{id}"}
-    assert egress.route_template("/v1/files/{id}", known) == "/v1/files/{id}"
-    assert egress.route_template("/v1/files/file-secret", known) == "/{other}"
-
-
-@settings(deadline=None)
-@given(st.text(max_size=300))
-@example("a" * 257)
-@example("two\nlines")
-@example("two\u2028lines")
-def test_a_tag_value_that_leaves_is_one_short_line(text: str) -> None:
-    value = tag_value(text)
-    assert value is None or (value == text and len(text) <= 256 and text.splitlines() in ([], [text]))
-
-
-def test_a_tag_value_of_256_characters_may_leave() -> None:
-    assert tag_value("é" * 256) == "é" * 256
-    assert tag_value("a" * 257) is None
-    assert tag_value("a\x00") is None
-
-
-@settings(deadline=None)
-@given(st.text(st.characters(exclude_categories=())), st.integers(0, 50))
-@example("\ud800", 5)
-@example("a\x00b", 5)
-def test_cleaned_text_can_be_stored(text: str, limit: int) -> None:
-    cleaned = clean_text(text, limit)
-    assert len(cleaned) == min(len(text), limit)
-    assert "\x00" not in cleaned
-    assert cleaned.encode().decode() == cleaned
+def test_the_head_of_a_call_is_six_fields_at_most() -> None:
+    token = "mdm_st_" + "a" * 32
+    head = egress.Headers(authorization=token, content_type="application/json", content_encoding="gzip")
+    assert dict(head.fields()) == {
+        b"authorization": f"Bearer {token}".encode(),
+        b"user-agent": head.user_agent.encode(),
+        b"accept": b"application/json",
+        b"accept-encoding": b"gzip",
+        b"content-type": b"application/json",
+        b"content-encoding": b"gzip",
+    }
+    assert token not in repr(head)
+    with pytest.raises(ValidationError):
+        egress.Headers(authorization="mdm_sk_" + "a" * 32)
+    with pytest.raises(ValidationError):
+        egress.Headers(authorization=token, baggage="user=anna")  # type: ignore[call-arg]

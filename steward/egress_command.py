@@ -1,0 +1,130 @@
+"""`steward egress`: what may leave this network, and to whom, for whoever reviews it or writes the firewall's rules.
+
+It connects to nothing and prints no secret, no path and no bucket's prefix.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TextIO
+from urllib.parse import urlsplit
+
+import orjson
+
+from steward import egress
+from steward.destination import (
+    Destination,
+    FilesDestination,
+    GcsDestination,
+    GoogleServiceAccount,
+    HostRole,
+    S3Destination,
+)
+from steward.settings import Settings
+
+_WIDTHS = (10, 44, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One address that the settings allow."""
+
+    what: str
+    """What goes there."""
+    host: str
+    """A name or address; a pattern with `*` where the vendor chooses among several."""
+    port: int | None
+    """None: a socket of this host."""
+    setting: str
+    """The setting that decides it."""
+
+
+def schema(out: TextIO | None = None) -> int:
+    """Prints the JSON Schema of all calls to Butler."""
+    printed = orjson.dumps(egress.schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    (out or sys.stdout).write(printed)
+    return 0
+
+
+def hosts(settings: Settings, as_json: bool, out: TextIO | None = None) -> int:
+    """Prints every host and port that these settings allow."""
+    found = allowed_hosts(settings)
+    if as_json:
+        text = orjson.dumps(
+            [asdict(each) for each in found], option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        ).decode()
+    else:
+        text = _table(found)
+    (out or sys.stdout).write(text)
+    return 0
+
+
+def allowed_hosts(settings: Settings) -> list[Host]:
+    """In the order in which they stand in the settings' table; the same address for two purposes stands twice."""
+    return [
+        *_database(settings),
+        *(Host(f"{name}", each.host, each.port, f"{name.upper()}_BASE_URL") for name, each in settings.origins.items()),
+        *_proxy(settings),
+        *_bodies(settings.body_store),
+        *_prices(settings),
+    ]
+
+
+def _database(settings: Settings) -> Iterator[Host]:
+    local = settings.postgres_host.startswith("/")
+    yield Host("database", settings.postgres_host, None if local else settings.postgres_port, "POSTGRES_HOST")
+
+
+def _proxy(settings: Settings) -> Iterator[Host]:
+    """Providers are then reached through it, but for those that `NO_PROXY` names."""
+    if settings.https_proxy is not None:
+        proxy = urlsplit(settings.https_proxy.reveal())
+        yield Host("proxy", proxy.hostname or "", proxy.port or 80, "HTTPS_PROXY")
+
+
+def _bodies(store: Destination | None) -> Iterator[Host]:
+    setting = "BODY_STORE_URL"
+    match store:
+        case S3Destination():
+            yield _address(store.endpoint, setting) if store.endpoint else Host("bodies", _s3_host(store), 443, setting)
+        case GcsDestination():
+            yield (
+                _address(store.endpoint, setting)
+                if store.endpoint
+                else Host("bodies", "storage.googleapis.com", 443, setting)
+            )
+            if isinstance(store.credentials, GoogleServiceAccount):
+                yield Host("bodies", "oauth2.googleapis.com", 443, setting)
+        case FilesDestination() | None:
+            return
+    if isinstance(store.credentials, HostRole):
+        # How the vendor's SDK finds the host's own role; the others are local, or name themselves in its variables.
+        yield Host(
+            "role", "metadata.google.internal" if isinstance(store, GcsDestination) else "169.254.169.254", 80, setting
+        )
+
+
+def _s3_host(store: S3Destination) -> str:
+    return f"{store.bucket}.s3.{store.region or '*'}.amazonaws.com"
+
+
+def _address(url: str, setting: str) -> Host:
+    parts = urlsplit(url)
+    return Host("bodies", parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), setting)
+
+
+def _prices(settings: Settings) -> Iterator[Host]:
+    if settings.pricing_remote_url:
+        parts = urlsplit(settings.pricing_remote_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        yield Host("prices", parts.hostname or "", port, "PRICING_REMOTE_URL")
+
+
+def _table(found: Iterable[Host]) -> str:
+    lines = [("what", "host", "port", "decided by")]
+    lines += [(each.what, each.host, "socket" if each.port is None else str(each.port), each.setting) for each in found]
+    return "".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, (*_WIDTHS, 0), strict=True)) + "\n" for line in lines
+    )

@@ -1,0 +1,92 @@
+"""`steward egress`: a schema that a validator takes, and the list of hosts that a firewall needs."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from steward.egress import CALLS
+from steward.egress_command import Host, allowed_hosts, hosts, schema
+from tests.test_wiring import settings
+
+PROVIDERS = [
+    ("openai", "api.openai.com", 443, "OPENAI_BASE_URL"),
+    ("anthropic", "api.anthropic.com", 443, "ANTHROPIC_BASE_URL"),
+    ("gemini", "generativelanguage.googleapis.com", 443, "GEMINI_BASE_URL"),
+]
+
+
+def found(**given: str) -> list[tuple[str, str, int | None, str]]:
+    """What these settings allow, but for the providers' own addresses."""
+    everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings(**given))]
+    return [each for each in everything if each not in PROVIDERS]
+
+
+def test_the_schema_names_every_call() -> None:
+    out = io.StringIO()
+    assert schema(out) == 0
+    said: dict[str, Any] = json.loads(out.getvalue())
+    assert said["$schema"].startswith("https://json-schema.org/")
+    assert {call.__name__ for call in CALLS} <= set(said["$defs"])
+    assert said["$defs"]["Ack"]["x-path"] == "/api/v1/steward/work/{job_id}/ack"
+
+
+def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
+    assert found(POSTGRES_HOST="db.internal", POSTGRES_PORT="5433") == [
+        ("database", "db.internal", 5433, "POSTGRES_HOST")
+    ]
+    everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings())]
+    assert everything[1:] == PROVIDERS
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"BODY_STORE_URL": "file:///var/lib/bodies"}, []),
+        (
+            {"BODY_STORE_URL": "s3://bucket/prefix"},
+            [("bodies", "bucket.s3.*.amazonaws.com", 443), ("role", "169.254.169.254", 80)],
+        ),
+        (
+            {"BODY_STORE_URL": "s3://bucket/prefix", "BODY_STORE_S3_REGION": "eu-central-1"},
+            [("bodies", "bucket.s3.eu-central-1.amazonaws.com", 443), ("role", "169.254.169.254", 80)],
+        ),
+        (
+            {"BODY_STORE_URL": "gs://bucket/prefix"},
+            [("bodies", "storage.googleapis.com", 443), ("role", "metadata.google.internal", 80)],
+        ),
+        ({"PRICING_REMOTE_URL": "https://prices.example/all.json"}, [("prices", "prices.example", 443)]),
+        ({"HTTPS_PROXY": "http://anna:secret@proxy.internal:3128"}, [("proxy", "proxy.internal", 3128)]),
+    ],
+    ids=["files", "s3", "s3-region", "gcs", "prices", "proxy"],
+)
+def test_each_setting_adds_what_it_needs(given: dict[str, str], expected: list[tuple[str, str, int]]) -> None:
+    assert [each[:3] for each in found(POSTGRES_HOST="/run/postgresql", **given)] == [
+        ("database", "/run/postgresql", None),
+        *expected,
+    ]
+
+
+def test_a_provider_s_other_address_takes_the_place_of_its_own() -> None:
+    there = allowed_hosts(settings(OPENAI_BASE_URL="http://127.0.0.1:8080/v1"))
+    assert Host("openai", "127.0.0.1", 8080, "OPENAI_BASE_URL") in there
+    assert "api.openai.com" not in {each.host for each in there}
+
+
+def test_no_secret_is_printed() -> None:
+    given = settings(HTTPS_PROXY="http://anna:CANARY@proxy.internal:3128", BODY_STORE_URL="s3://bucket/CANARY")
+    for as_json in (True, False):
+        out = io.StringIO()
+        assert hosts(given, as_json, out) == 0
+        assert "CANARY" not in out.getvalue()
+        assert "proxy.internal" in out.getvalue()
+    assert {each["what"] for each in json.loads(_printed(given))} >= {"database", "proxy", "bodies"}
+
+
+def _printed(given: Any) -> str:
+    out = io.StringIO()
+    hosts(given, True, out)
+    return out.getvalue()
