@@ -38,6 +38,8 @@ KEY_BYTES: Final = 32
 _HEAD_AT: Final = 5
 _REMEMBERED: Final = 1024
 """Callers and routes that need not be read again."""
+_REMEMBERED_CHARS: Final = 512
+"""A route with a longer path is read each time: who sends them would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,8 @@ def _route(route: Route) -> tuple[object, ...]:
 
 
 def _route_of(said: list[Any]) -> Route:
-    return _known_route(*said[:7])
+    read = _known_route if len(said[4]) <= _REMEMBERED_CHARS else _known_route.__wrapped__
+    return read(*said[:7])
 
 
 @lru_cache(maxsize=_REMEMBERED)

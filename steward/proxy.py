@@ -348,9 +348,18 @@ class Call:
         self._submitted = True
         accepted = self._stages.after_response.submit(self.exchange(Outcome.COMPLETE))
         if accepted is not None:
-            await accepted
+            await self._until(accepted)
         if not piece_now(piece or b"", False):
             await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
+
+    async def _until(self, accepted: Awaitable[None]) -> None:
+        """The whole exchange was handed over. A process that ends before it was accepted cuts the answer short."""
+        try:
+            await accepted
+        except asyncio.CancelledError:
+            if not self.caller_gone:
+                raise Cut from None
+            raise
 
     async def fail(self, error: StewardError) -> None:
         """Ends the call that cannot go on: its exchange is handed over, and the caller told or cut."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steward import codec
 from steward.codec import (
     Beside,
     Kept,
@@ -240,3 +241,14 @@ END = (
     "6261626162222c2278222c2278222c2278222c2278222c22757073747265616d5f62726f6b65222c66616c73655d636f6e74656e742d74"
     "7970650a746578742f706c61696e0a780aff610a0a610a6261736b6564"
 )
+
+
+def test_who_sends_long_paths_fills_no_memory_with_them() -> None:
+    """A route is remembered by its path: not by one of 60 KB, of which a thousand would be the settler's end."""
+    long = whole()
+    long.route = replace(ROUTE, path=b"/v1beta/models/" + b"x" * 60_000)
+    known = codec._known_route.cache_info().currsize
+    for _ in range(2):
+        read, _, _ = decode_exchange(encode_exchange(long, b"", b""))
+        assert read.route == long.route
+    assert codec._known_route.cache_info().currsize == known

@@ -468,6 +468,64 @@ def test_the_last_piece_waits_until_the_call_is_accepted(play: str) -> None:
         assert after.submitted[0].outcome is Outcome.COMPLETE
 
 
+class SlowToKeep(MemoryAfterResponse):
+    """Keeps an intent when a test says so, or says that it cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = threading.Event()
+        self.refuses = False
+
+    def intend(self, intent: Intent) -> Awaitable[None]:  # type: ignore[override]  # the port's; the memory one is never slow
+        """Known at once, kept later."""
+        super().intend(intent)
+
+        async def kept() -> None:
+            await asyncio.to_thread(self.answer.wait, WITHIN_S)
+            if self.refuses:
+                raise NotAccepted
+
+        return kept()
+
+
+def test_nothing_goes_to_the_provider_before_the_intent_is_kept() -> None:
+    after = SlowToKeep()
+    with open_house(after=after) as house, connect(house) as sock:
+        sock.sendall(house.call(close=True))
+        eventually(lambda: len(after.intended) == 1)
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        assert house.provider.seen == []
+        sock.settimeout(WITHIN_S)
+        after.answer.set()
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert house.exchange().outcome is Outcome.COMPLETE
+
+
+def test_an_intent_that_is_refused_late_is_a_call_that_was_never_sent() -> None:
+    after = SlowToKeep()
+    after.refuses = True
+    after.answer.set()
+    with open_house(after=after) as house:
+        refused(house.say(house.call()), 503, "not_accepted")
+        assert house.nothing_was_sent()
+        assert house.exchange().error == "not_accepted"
+
+
+def test_who_leaves_while_his_intent_is_written_is_one_call_that_was_never_sent() -> None:
+    after = SlowToKeep()
+    with open_house(after=after) as house:
+        with connect(house) as sock:
+            sock.sendall(house.call(close=False))
+            eventually(lambda: len(after.intended) == 1)
+        eventually(lambda: len(after.submitted) == 1)
+        after.answer.set()
+        exchange = house.exchange()
+        assert (exchange.outcome, exchange.status, exchange.timings.sent_us) == (Outcome.CLIENT_CANCELLED, None, None)
+        assert house.provider.seen == []
+
+
 # Who may call, and where to
 
 DIALECTS = {CHAT: Dialect.OPENAI, MESSAGES: Dialect.ANTHROPIC, GENERATE: Dialect.GEMINI}

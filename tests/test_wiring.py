@@ -230,7 +230,9 @@ def test_with_the_spool_a_relay_needs_no_database_and_no_bucket_to_hand_a_call_o
 
     async def story() -> None:
         services.after_response.intend(Intent(call.id, call.caller, call.route, call.requested_at, call.method))
-        assert services.after_response.submit(call) is None
+        accepted = services.after_response.submit(call)
+        if accepted is not None:
+            await accepted
 
     assert services.prices is None
     run(services, story)
@@ -242,6 +244,25 @@ def test_with_the_spool_a_relay_needs_no_database_and_no_bucket_to_hand_a_call_o
     settler.close()
     assert other.acquire()
     other.close()
+
+
+def test_who_relays_has_his_spool_written_by_the_turns_of_his_loop(tmp_path: Path) -> None:
+    """Services that only look (no loop runs) write each record by itself."""
+    found = settings(
+        **{"AFTER_RESPONSE": "spool", "SPOOL_DIR": str(tmp_path / "spool"), "SPOOL_MAX_BYTES": "64MiB"},
+        **{"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"},
+    )
+    call = replace(exchange(route("/v1/chat/completions"), {"a": 1}), id=uuid4())
+    intent = Intent(call.id, call.caller, call.route, call.requested_at, call.method)
+
+    async def story() -> bool:
+        services = build(found)
+        assert services.after_response.intend(intent) is None
+        held = services.after_response.submit(call) is not None
+        await services.stop()
+        return held
+
+    assert asyncio.run(story())
 
 
 def test_one_who_relays_imports_no_vendor(tmp_path: Path) -> None:

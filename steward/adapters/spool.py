@@ -15,7 +15,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn, cast
 from uuid import UUID
@@ -25,8 +25,8 @@ from steward.adapters.spool_files import RESERVE, new_relay, open_spool
 from steward.adapters.spool_flush import Flusher
 from steward.adapters.spool_room import Room, SpoolLimits
 from steward.adapters.spool_sealed import PIECE_BYTES, SealedWriter
-from steward.adapters.spool_segment import NO_ROOM, Reserve, SegmentWriter, frame_bytes
-from steward.adapters.spool_turn import HELD_BYTES, Turn
+from steward.adapters.spool_segment import NO_ROOM, Plain, Reserve, SegmentWriter, frame_bytes
+from steward.adapters.spool_turn import HELD_BYTES, Held, Turn
 from steward.codec import Beside, Kept, encode_exchange, encode_intent
 from steward.errors import NotAccepted
 from steward.exchange import Body, Exchange, Intent
@@ -93,15 +93,11 @@ class Spool:
 
     def intend(self, intent: Intent) -> Awaitable[None] | None:
         """See ports.AfterResponse."""
-        if self._flusher.gone:
-            self._note_gone()
-        if self._owed:
-            self._pay()
-        if self._closed or not self._room.takes_calls():
-            self._refuse()
+        self._may_begin()
         if self._turn.holds():
             return self._turn.hold(_INTENT, intent)
         self._intend(intent)
+        self._turn.written()
         return None
 
     def submit(self, exchange: Exchange) -> Awaitable[None] | None:
@@ -131,70 +127,91 @@ class Spool:
         self._relay.close()
         self._spool.close()
 
+    def _may_begin(self) -> None:
+        """Raises NotAccepted where no call may begin."""
+        if self._flusher.gone:
+            self._note_gone()
+        if self._owed:
+            self._pay()
+        if self._closed or self._owed or not self._room.takes_calls():
+            self._refuse()
+
     def _intend(self, intent: Intent) -> None:
         try:
             self._append(_INTENT, intent.id, intent.caller.key_id.int, encode_intent(intent))
         except OSError as exc:
             self._refuse(exc)
-        self._turn.written()
 
     def _submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        if self._closed:
+            raise OSError("the spool is closed")
         request, response = exchange.request, exchange.response
         asked, answered = request.data, response.data
         bound = self._limits.beside_bytes
         files = request.file is not None or response.file is not None
         if files or len(asked) > bound or len(answered) > bound:
+            self._write_held()
             self._submit_large(exchange)
             return None
-        if self._closed:
-            raise OSError("the spool is closed")
         turn, size = self._turn, len(asked) + len(answered)
-        if size and not self._room.takes_body(exchange.caller.key_id.int, size + turn.size_bytes):
-            self._submit_bare(exchange)
+        if not turn.holds():
+            self._submit_small(exchange)
+            turn.written()
             return None
-        if turn.holds():
-            kept = turn.hold(_END, exchange, size)
-            if turn.size_bytes >= HELD_BYTES:
-                self._write_held()
-            return kept
-        self._end(exchange)
-        turn.written()
-        return None
+        if turn.size_bytes + size > HELD_BYTES or not self._takes_body(exchange, turn.size_bytes + size):
+            self._write_held()  # what is held counts, also where it is another key's: once it is written it is known
+            if not self._takes_body(exchange, size):
+                self._submit_small(exchange)
+                return None
+        return turn.hold(_END, exchange, size)
 
-    def _end(self, exchange: Exchange) -> None:
-        """The whole record; without its bodies where the disk does not take them."""
+    def _submit_small(self, exchange: Exchange) -> None:
+        """The whole record; without its bodies where there is no room for them, or the disk does not take them."""
+        if not self._takes_body(exchange, len(exchange.request.data) + len(exchange.response.data)):
+            self._submit_bare(exchange)
+            return
         try:
             self._append(_END, exchange.id, exchange.caller.key_id.int, _encoded(exchange))
         except OSError:
             self._submit_bare(exchange)
+
+    def _takes_body(self, exchange: Exchange, size: int) -> bool:
+        return not size or self._room.takes_body(exchange.caller.key_id.int, size)
 
     def _lose(self, exchange: Exchange, exc: Exception) -> None:
         self.lost += 1
         log.error("spool_end_lost", exc, id=exchange.id)
 
     def _write_held(self) -> None:
-        """All of it by one write; each by itself where that fails: then every call has the fate it would have had.
+        """All of it by one write; each by itself what that leaves: then every call has the fate it would have had.
 
         Sealed here, one after the other, which takes a third of what it takes call by call: all is in the caches.
         """
         held = self._turn.take()
         if not held:
             return
-        records = [
-            (kind, item.id.bytes, encode_intent(item) if isinstance(item, Intent) else _encoded(item))
-            for kind, item, _ in held
-        ]
-        if self._segment.size + self._weight >= self._ends_at:
-            self._next_segment()
+        done = 0
         try:
-            self._segment.append_all(records)
+            records = [
+                (kind, item.id.bytes, encode_intent(item) if isinstance(item, Intent) else _encoded(item))
+                for kind, item, _ in held
+            ]
+            if self._segment.size + self._weight >= self._ends_at:
+                self._next_segment()
+            done = self._segment.append_all(records)
         except OSError:
-            for _, item, kept in held:
-                _tell(kept, self._write_alone(item))
-            return
+            pass
+        except Exception as exc:  # one record's fault is not to be the others': each is tried again alone
+            log.error("spool_turn_failed", exc, count=len(held))
+        if done:
+            self._written(held[:done], records)
+        for _, item, kept in held[done:]:
+            _tell(kept, self._write_alone(item))
+
+    def _written(self, held: Sequence[Held], records: Sequence[Plain]) -> None:
         self._flusher.dirty = True
         by_key: dict[int, int] = {}
-        for (_, item, kept), (_, _, plain) in zip(held, records, strict=True):
+        for (_, item, kept), (_, _, plain) in zip(held, records, strict=False):
             key = item.caller.key_id.int
             by_key[key] = by_key.get(key, 0) + frame_bytes(plain)
             if not kept.done():  # he may have left
@@ -203,16 +220,18 @@ class Spool:
             self._room.add(self._segment.number, key, size)
 
     def _write_alone(self, item: Intent | Exchange) -> NotAccepted | None:
-        """What `intend` or `submit` would have done at once."""
+        """What `intend` or `submit` would do now."""
         try:
             if isinstance(item, Intent):
+                self._may_begin()
                 self._intend(item)
             else:
-                self._end(item)
+                self._submit_small(item)
         except NotAccepted as refusal:
             return refusal
         except Exception as exc:  # as in `submit`
             if isinstance(item, Intent):
+                log.error("spool_intent_lost", exc, id=item.id)
                 return NotAccepted()
             self._lose(item, exc)
         return None

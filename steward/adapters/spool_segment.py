@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 from steward.adapters.spool_files import RESERVE, SEALING_BYTES, Folder, new_segment, segment_name
@@ -42,21 +43,26 @@ class SegmentWriter:
         self.size = 0
         """Octets in the file."""
         self._frames = 0
+        self._begun = False
         self.descriptor = folder.create(segment_name(number), append=True)
         with contextlib.suppress(OSError):
-            self._write(self._header)
+            self._begin()
 
     def append(self, kind: int, request_id: bytes, plain: bytes) -> int:
         """One sealed frame, in the kernel's hands when this returns; its length.
 
         Raises OSError: then nothing was appended.
         """
-        return self.append_all(((kind, request_id, plain),))
+        if not self.append_all(((kind, request_id, plain),)):
+            raise OSError(errno.ENOSPC, "the disk took a part")
+        return frame_bytes(plain)
 
     def append_all(self, records: Sequence[Plain]) -> int:
-        """The same for several, by one write: all of them, or none."""
-        if not self.size:
-            self._write(self._header)
+        """The same for several, by one write; how many of them, from the first on, the disk took.
+
+        Those stay: the settler may have read them already. Raises OSError: then it took none.
+        """
+        self._begin()
         number, seal = self._frames, self._seal.seal
         frames = []
         for kind, request_id, plain in records:
@@ -64,17 +70,44 @@ class SegmentWriter:
                 raise OSError(errno.EMSGSIZE, "no reader takes so long a record")
             frames.append(encode(kind, number, request_id, seal(kind, number, request_id, plain)))
             number += 1
-        return self._write(frames[0] if len(frames) == 1 else b"".join(frames), number)
+        octets = frames[0] if len(frames) == 1 else b"".join(frames)
+        # Before it is known what the disk takes: a number is never given again to octets that may have reached it.
+        self._frames = number
+        written = self._write(octets)
+        if written == len(octets):
+            self.size += written
+            return len(frames)
+        ends = list(accumulate(map(len, frames)))
+        taken = sum(end <= written for end in ends)
+        self.size += ends[taken - 1] if taken else 0
+        self._cut()
+        return taken
 
-    def _write(self, octets: bytes, frames: int = 0) -> int:
-        """`frames`: how many there are once these octets are written."""
-        written = os.write(self.descriptor, octets)
-        self._frames = frames  # also when they are cut off: they may have reached the disk
-        if written != len(octets):
-            os.ftruncate(self.descriptor, self.size)
+    def _begin(self) -> None:
+        """The header, where it is not there yet. Raises OSError."""
+        if self._begun:
+            return
+        if self._write(self._header) != len(self._header):
+            self._cut()
             raise OSError(errno.ENOSPC, "the disk took a part")
-        self.size += written
-        return written
+        self._begun = True
+        self.size = len(self._header)
+
+    def _write(self, octets: bytes) -> int:
+        try:
+            return os.write(self.descriptor, octets)
+        except OSError:
+            self._cut()  # some disks say so after they have taken something
+            raise
+
+    def _cut(self) -> None:
+        """What is no whole frame goes. Where it cannot, it is a gap between the frames before and after it."""
+        try:
+            os.ftruncate(self.descriptor, self.size)
+        except OSError:
+            if not self._begun:
+                raise  # a segment that began with half a header could never be read
+            self.size = os.fstat(self.descriptor).st_size
 
 
 class Reserve:

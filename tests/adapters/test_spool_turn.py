@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -164,7 +165,7 @@ def test_no_turn_holds_more_than_one_large_body(folder: Path) -> None:
         calls = [call(os.urandom(100_000), key=KEYS[number]) for number in range(6)]
         spool.intend(intent(calls[0]))
         waits = [spool.submit(one) for one in calls]
-        assert len(found(folder).ends) == 6, "written in the middle of the turn, twice"
+        assert len(found(folder).ends) == 4, "written in the middle of the turn, twice"
         for wait in waits:
             assert wait is not None
             await wait
@@ -220,8 +221,9 @@ log.configure("error")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 async def main():
-    limits = SpoolLimits(reserve_bytes=0, flush_interval_s=60)
-    spool = Spool(Path(sys.argv[1]), KEYRING, limits, asyncio.get_running_loop())
+    limits = SpoolLimits(reserve_bytes=int(sys.argv[3]), flush_interval_s=60)
+    loop = asyncio.get_running_loop() if sys.argv[4] == "turns" else None
+    spool = Spool(Path(sys.argv[1]), KEYRING, limits, loop)
     began = [call(os.urandom(3000)) for _ in range(10)]
     for one in began:
         wait = spool.intend(intent(one))
@@ -252,21 +254,33 @@ async def main():
         "refused": refused > 0,
         "numbers twice": len(sum(there.numbers, [])) - len(set(sum(there.numbers, []))),
         "lost": spool.lost, "gaps": there.gaps,
+        "fates": [[end.bodies_shed for end in there.ends], len(there.intents)],
     }))
 
 asyncio.run(main())
 """
 
 
+def cut_in_a_turn(folder: Path, room: int, reserve: int, how: str) -> dict[str, object]:
+    """Ten calls end and ten begin on a disk that has room for so many octets more."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CUT, str(folder), str(room), str(reserve), how],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told: dict[str, object] = json.loads(ran.stdout)
+    return told
+
+
 @pytest.mark.parametrize("room", [0, 100, 3_500, 8_000, 20_000])
 def test_a_disk_that_takes_a_part_of_a_turn_decides_each_call_alone(folder: Path, room: int) -> None:
     """The write is cut somewhere: ends keep their records, without bodies if need be; intents that found no room are
     refused before anything of theirs was sent; and nothing half written stays."""
-    ran = subprocess.run(
-        [sys.executable, "-c", CUT, str(folder), str(room)], capture_output=True, cwd=ROOT, timeout=60, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
+    told = cut_in_a_turn(folder, room, 0, "turns")
+    del told["fates"]
     assert told == {
         "all ends": True,
         "shed": True,
@@ -276,6 +290,37 @@ def test_a_disk_that_takes_a_part_of_a_turn_decides_each_call_alone(folder: Path
         "lost": 0,
         "gaps": 0,
     }
+
+
+@pytest.mark.parametrize("room", [0, 3_500, 20_000])
+@pytest.mark.parametrize("reserve", [0, 1 << 20])
+def test_calls_have_the_fate_that_they_would_have_had_one_by_one(tmp_path: Path, room: int, reserve: int) -> None:
+    """Once the disk is full the reserve is for records alone: no body and no new call takes of it."""
+    together, alone = (cut_in_a_turn(tmp_path / how, room, reserve, how) for how in ("turns", "alone"))
+    assert together == alone
+    assert together["refused"]
+
+
+def test_one_record_that_cannot_be_written_takes_no_other_with_it(folder: Path) -> None:
+    async def story() -> None:
+        spool = joined(folder)
+        calls = [call() for _ in range(5)]
+        calls[2].request_headers = cast(Any, None)  # no record can be made of it
+        for one in calls:
+            spool.intend(intent(one))
+        ends = [spool.submit(one) for one in calls]
+        async with asyncio.timeout(20):
+            for end in ends:
+                assert end is not None
+                await end
+        assert spool.lost == 1
+        assert found(folder).ids() == {one.id for one in calls} - {calls[2].id}
+        await spool.close()
+        assert spool.submit(calls[0]) is None
+        await asyncio.sleep(0)
+        assert spool.lost == 2, "closed: nothing more is held"
+
+    asyncio.run(story())
 
 
 KILLED = """

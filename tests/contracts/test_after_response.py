@@ -107,6 +107,12 @@ def intent(of: Exchange) -> Intent:
     return Intent(of.id, of.caller, of.route, of.requested_at, of.method)
 
 
+async def intend(port: AfterResponse, one: Exchange) -> None:
+    intended = port.intend(intent(one))
+    if intended is not None:
+        await intended
+
+
 async def submit(port: AfterResponse, one: Exchange) -> None:
     accepted = port.submit(one)
     if accepted is not None:
@@ -117,8 +123,7 @@ def test_what_it_takes_is_settled_by_the_time_it_is_closed(made: Callable[[], Ta
     async def story() -> tuple[set[UUID], set[UUID]]:
         taken = made()
         calls = [call() for _ in range(COUNT)]
-        for one in calls:
-            taken.port.intend(intent(one))
+        await asyncio.gather(*(intend(taken.port, one) for one in calls))
         await asyncio.gather(*(submit(taken.port, one) for one in calls))
         await taken.port.close()
         return {one.id for one in calls}, taken.settled()
@@ -158,7 +163,7 @@ def test_the_caller_is_served_while_database_and_store_are_away() -> None:
         served = 0
         for _ in range(COUNT):
             one = call()
-            port.intend(intent(one))
+            await intend(port, one)
             await submit(port, one)
             served += 1
         await port.close(grace_s=0.2)
