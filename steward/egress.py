@@ -418,9 +418,9 @@ class Headers(_Closed):
     authorization: Token = Field(repr=False)
     user_agent: UserAgent = f"majordomo-steward/{VERSION}"
     accept: Literal["application/json"] = "application/json"
-    accept_encoding: Literal["gzip"] = "gzip"
+    accept_encoding: Literal["identity"] = "identity"
+    """Eight megabytes on the wire are then eight megabytes here."""
     content_type: Literal["application/json"] | None = None
-    content_encoding: Literal["gzip"] | None = None
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """As they go on the wire."""

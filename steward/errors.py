@@ -20,6 +20,8 @@
     |- CallerGone             the caller left; nobody is there to be answered
     |- StoreFault             StoreUnavailable (try again)  StoreRefused (do not)
     |- LedgerFault            LedgerUnavailable (try again)  SchemaTooOld (run: steward migrate)
+    |- ButlerFault            ButlerUnavailable (try again)  ButlerDenied (the token)  ButlerRejected (what was sent)
+    |                         ButlerNonsense (an answer outside its types)
     |- PriceFault             PriceFeedFailed (try again)  PriceListRefused (not acceptable; the last good one stays)
     |- SealBroken             a ciphertext that does not open under this key and these facts
     `- SettingError           a setting is wrong; one line, exit 2
@@ -339,6 +341,47 @@ class PriceListRefused(PriceFault):
 
     code = "price_list_refused"
     message = "The fetched price list is not acceptable; the last good one stays in force."
+
+
+class ButlerFault(StewardError):
+    """The control plane did not do what was asked."""
+
+    code = "butler_failed"
+    level = logging.WARNING
+    message = "Butler failed."
+
+
+class ButlerUnavailable(ButlerFault):
+    """Try again later: no connection, a time-out, 5xx, 429, an answer that broke off."""
+
+    code = "butler_unavailable"
+    message = "Butler is not available."
+
+    def __init__(self, after_s: float | None = None) -> None:
+        super().__init__()
+        self.after_s = after_s
+        """Seconds that it asked for, at most five minutes; None when it did not say."""
+
+
+class ButlerDenied(ButlerFault):
+    """401 or 403: the token is unknown or revoked, or the address is another's."""
+
+    code = "butler_denied"
+    message = "Butler does not know this token. Check the token and the address."
+
+
+class ButlerRejected(ButlerFault):
+    """Another 4xx: what was sent is not taken as it stands."""
+
+    code = "butler_rejected"
+    message = "Butler does not take what was sent."
+
+
+class ButlerNonsense(ButlerFault):
+    """What came is no answer of the protocol: too large, too deep, of another type, a redirect."""
+
+    code = "butler_nonsense"
+    message = "Butler's answer is not one of the protocol."
 
 
 class SealBroken(StewardError):

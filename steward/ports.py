@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from uuid import UUID
 
 from steward.errors import BadRequest
 from steward.exchange import BodyRef, BodyState, Caller, Exchange, Headers, Intent, Outbound, Record
 from steward.words import Secret
+
+if TYPE_CHECKING:  # models take a fifth of a second to build: who relays never needs them
+    from steward import egress
 
 MAX_KEY_NAME = 200
 """Characters in a key's name."""
@@ -242,6 +245,20 @@ class LedgerRow:
 
     record: Record
     revision: int
+
+
+class ControlPlane(Protocol):
+    """Butler, for one registration. What is said to it is of `egress.py`, and nothing else can be."""
+
+    def ask(self, call: egress.Call, fields: frozenset[str] | None = None) -> object:
+        """One call; its answer as parsed JSON (bounded in size and depth), or None where there is none.
+
+        `fields`: what Butler takes of a record; None: the original's list. Raises ButlerUnavailable, ButlerDenied,
+        ButlerRejected, ButlerNonsense. Whether what was sent took effect is known only when this returns.
+        """
+
+    def close(self) -> None:
+        """Gives the connections back."""
 
 
 class Ledger(Protocol):
