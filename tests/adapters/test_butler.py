@@ -131,9 +131,9 @@ def test_an_answer_without_end_is_left_at_eight_megabytes() -> None:
 def test_an_answer_that_drips_ends_by_its_deadline() -> None:
     stop = threading.Event()
     head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
-    with asking(without_end(head, b" ", stop, pause_s=0.05), deadline_s=0.5) as (butler, _):
-        with pytest.raises(ButlerUnavailable):
-            butler.ask(Me())
+    dripping = without_end(head, b" ", stop, pause_s=0.05)
+    with asking(dripping, deadline_s=0.5) as (butler, _), pytest.raises(ButlerUnavailable):
+        butler.ask(Me())
     stop.set()
 
 

@@ -1,4 +1,4 @@
-"""A Butler of plain sockets: keeps the octets of every call as they came, and answers what a test says, to the octet."""
+"""A Butler of plain sockets: keeps every call as it came, and answers what a test says, to the octet."""
 
 from __future__ import annotations
 
