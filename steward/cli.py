@@ -16,18 +16,17 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from steward import log
+from steward import log, values
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey
 from steward.settings import Settings, describe, load
-from steward.values import duration
 from steward.version import VERSION
 
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
 _MAX_WORKERS = 64
-_AGE = duration(1, 3650 * 86400)
+_AGE = values.duration(1, 3650 * 86400)
 
 _EXAMPLES = """\
 examples:
@@ -58,6 +57,13 @@ _COMMAND_EXAMPLES = {
     "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
     "list": ("steward keys list", "steward keys list --json"),
     "revoke": ("steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "register": (
+        "steward register --token mdm_st_... --butler-url https://butler.example.com",
+        "steward register --token - --butler-url https://butler.example.com < token.txt",
+        "MDM_STEWARD_TOKEN_FILE=/run/secrets/token steward register --butler-url https://butler.example.com",
+    ),
+    "orgs": ("steward orgs", "steward orgs --json"),
+    "deregister": ("steward deregister 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
     "schema": ("steward egress schema > what-may-leave.json",),
     "hosts": ("steward egress hosts", "steward egress hosts --json"),
     "config": ("steward config", "steward config --json"),
@@ -147,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--since", type=_since, metavar="T", help="from this date, time or age (default: 7d)")
     reconcile.add_argument("--fix", action="store_true", help="put again what is still here, mark the rest in the rows")
     reconcile.add_argument("--json", action="store_true", help="print JSON")
+    _registration_parsers(commands)
     _egress_parser(commands)
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
@@ -197,6 +204,17 @@ def _spool_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _registration_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    register = _command(commands, "register", "Work for the organisation that a Steward token is of.", _register)
+    register.add_argument("--token", metavar="T", help="mdm_st_...; `-` reads one line (default: MDM_STEWARD_TOKEN)")
+    register.add_argument("--butler-url", required=True, type=_butler_url, metavar="URL", help="https://...")
+    listed = _command(commands, "orgs", "The organisations that are, and were, registered.", _orgs)
+    ended = _command(commands, "deregister", "Forget an organisation's token; its keys open no call.", _deregister)
+    ended.add_argument("org_id", type=_uuid, help="the organisation's id, as `steward orgs` shows it")
+    for parser in (register, listed, ended):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _egress_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     egress = commands.add_parser(
         "egress",
@@ -242,6 +260,13 @@ def _uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError("not an id; `steward keys list` shows them") from None
+
+
+def _butler_url(text: str) -> str:
+    try:
+        return values.butler_url(text)
+    except ValueError as refused:
+        raise argparse.ArgumentTypeError(refused.args[0]) from None
 
 
 def _spooled(text: str) -> UUID:
@@ -314,6 +339,49 @@ def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.reconcile_command import run
 
     return run(settings, arguments.since, arguments.fix, arguments.json)
+
+
+def _register(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.registration_command import given_token, register, told
+    from steward.wiring import butler_opener, open_directory
+
+    token = given_token(arguments.token, settings, sys.stdin)
+    directory, close = open_directory(settings)
+    try:
+        made = register(directory, butler_opener(settings), arguments.butler_url, token)
+    finally:
+        close()
+    print(told(made, arguments.json), end="")
+    return 0
+
+
+def _orgs(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.registration_command import listed
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        known = directory.registrations()
+    finally:
+        close()
+    print(listed(known, arguments.json), end="")
+    return 0
+
+
+def _deregister(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.registration_command import told
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        ended = directory.deregister(arguments.org_id)
+    finally:
+        close()
+    if ended is None:
+        print("steward: no such organisation; `steward orgs` lists them", file=sys.stderr)
+        return 1
+    print(told(ended, arguments.json), end="")
+    return 0
 
 
 def _egress_schema(arguments: argparse.Namespace) -> int:

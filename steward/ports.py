@@ -7,7 +7,7 @@ threads that may wait; the async ones, and `AfterResponse`, from the relay's eve
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from uuid import UUID
@@ -347,6 +347,37 @@ class ApiKey:
         return Caller(self.id, self.org_id, self.user_id, self.registration_id)
 
 
+REGISTERED_ELSEWHERE = "This organisation is registered at another Butler; run: steward deregister"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What Butler says of a token: whose it is."""
+
+    steward_id: UUID
+    org_id: UUID
+    org_name: str
+    record_fields: frozenset[str] | None = None
+    """The fields of a record that it takes; None: it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One organisation at one Butler. `id` stays when it is registered anew: keys and rows belong to it."""
+
+    id: UUID
+    org_id: UUID
+    org_name: str
+    steward_id: UUID
+    """Who this installation is to that Butler."""
+    butler_url: str
+    registered_at: datetime
+    """When a person inside registered it last."""
+    deregistered_at: datetime | None = None
+    token: Secret[str] | None = field(default=None, repr=False)
+    """None once deregistered."""
+
+
 class Directory(Protocol):
     """Keys and the instance's own secrets. Each change in one transaction; what is a tenant's takes the organisation.
 
@@ -370,6 +401,22 @@ class Directory(Protocol):
 
     def confirm_keys(self, key_hashes: Iterable[str]) -> list[ApiKey]:
         """The current state of many keys in one query: after a gap in the poll."""
+
+    def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
+        """The organisation that this token is of, from now on at this Butler; the token rests sealed.
+
+        Registered there already, it has the new token and its day. Raises LedgerFault, and changes nothing, when it is
+        registered at another Butler: it must be deregistered first (SECURITY F8).
+        """
+
+    def registrations(self) -> list[Registration]:
+        """All there ever were, by name, with tokens where they are in force."""
+
+    def deregister(self, org_id: UUID) -> Registration | None:
+        """Forgets the token and lets its keys rest: none opens a call until it is registered anew. None: no such one.
+
+        Safe to repeat.
+        """
 
     def instance_secret(self, name: str) -> Secret[bytes]:
         """A random 32-octet secret of this installation, made at first migrate and kept sealed.

@@ -187,6 +187,22 @@ TABLE: tuple[Setting, ...] = (
         "Whose word is taken for providers' certificates. Not set: the system's authorities.",
     ),
     Setting(
+        "MDM_STEWARD_TOKEN",
+        values.steward_token,
+        None,
+        "mdm_st_...",
+        "What `steward register` registers with, so that the token need not stand in a list of processes.",
+        secret=True,
+        optional=True,
+    ),
+    Setting(
+        "BUTLER_CA_FILE",
+        values.certificate_file,
+        None,
+        "PEM file",
+        "Whose word is taken for Butler's certificate. Not set: SSL_CERT_FILE's, else the system's authorities.",
+    ),
+    Setting(
         "STEWARD_ADMIN_TOKEN",
         values.admin_token,
         None,

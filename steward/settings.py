@@ -86,6 +86,8 @@ class Settings:
     """`http://[user:password@]host:port`."""
     no_proxy: tuple[str, ...]
     ssl_cert_file: Path | None
+    mdm_steward_token: Secret[str] | None
+    butler_ca_file: Path | None
     steward_admin_token: Secret[str] | None
     after_response: Literal["inline", "spool"]
     after_response_budget_s: float

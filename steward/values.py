@@ -34,6 +34,7 @@ _HOST_NAME = re.compile(
 )
 _URL_TEXT = re.compile(r"[!-~]{1,2048}")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
+_STEWARD_TOKEN = re.compile(r"mdm_st_[A-Za-z0-9_-]{16,128}")
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 _TOKEN = re.compile(r"[!-~]+")
 _VERSION_ENDS = ("/v1", "/v1beta")
@@ -112,6 +113,13 @@ def secret(given: str) -> Secret[str]:
     if "\0" in given or not _is_utf8(given):
         raise ValueError("not UTF-8 text without NUL")
     return Secret(given)
+
+
+def steward_token(given: str) -> Secret[str]:
+    """What Butler shows once when a Steward is made there."""
+    if not _STEWARD_TOKEN.fullmatch(given.strip()):
+        raise ValueError("not a Steward token; it starts with mdm_st_, and Butler shows it once")
+    return Secret(given.strip())
 
 
 def encryption_key(given: str) -> Secret[bytes]:
@@ -306,3 +314,16 @@ def _is_utf8(given: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def butler_url(given: str) -> str:
+    """Where Butler is, without its last slash: https, or http on loopback; no user, query or fragment (SECURITY F20).
+
+    Raises ValueError, which does not repeat what was given.
+    """
+    parts = web_address(given.strip())
+    if "?" in given:
+        raise ValueError("a URL with a query is not accepted")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("http:// is accepted for loopback addresses only; use https://")
+    return given.strip().rstrip("/")

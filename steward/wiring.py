@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from ssl import SSLContext
+from ssl import SSLContext, create_default_context
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -28,7 +28,7 @@ from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
-from steward.ports import AfterResponse, BodyBook, BodyStore, Directory, Ledger, Upstream
+from steward.ports import AfterResponse, BodyBook, BodyStore, ControlPlane, Directory, Ledger, Upstream
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
 from steward.reconcile import Kept, NothingKept
@@ -178,6 +178,18 @@ def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
 
     engine, keyring = open_database(settings)
     return PostgresDirectory(engine, keyring), engine.dispose
+
+
+def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPlane]:
+    """How a Butler at an address is spoken to with a token. Raises SettingError."""
+    from steward.adapters.butler import HttpButler
+
+    file = settings.butler_ca_file or settings.ssl_cert_file
+    try:
+        tls = create_default_context(cafile=None if file is None else str(file))
+    except OSError:
+        raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
+    return lambda url, token: HttpButler(url, token, tls)
 
 
 def open_quarantine(settings: Settings) -> Quarantine:

@@ -25,7 +25,7 @@ TESTS = sorted(file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py")
 
 SANS_IO = (
     *("exchange", "detect", "meter", "price", "pricebook", "pricelist", "pricemoves", "pricenames", "rates"),
-    *("domains", "egress"),
+    *("domains", "egress", "ingress"),
     *("body_object", "codec", "destination", "errors", "ports", "rewrite", "log_fields", "words"),
 )
 SANS_IO_PACKAGES = ("wire", "providers")

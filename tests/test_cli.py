@@ -23,6 +23,7 @@ from migrations import LOCK
 from steward.exchange import LOCAL_ORG
 from steward.setting_table import TABLE
 from steward.version import VERSION
+from tests.servers.butler_wire import says, wire_butler
 from tests.servers.postgres import Database
 from tests.servers.steward import COMMAND, REPOSITORY
 from tests.servers.waiting import eventually
@@ -115,6 +116,7 @@ def ended(process: subprocess.Popen[bytes]) -> Said:
 COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
+    *(("register",), ("orgs",), ("deregister",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("config",), ("demo",), ("version",)),
 )
 
@@ -231,6 +233,7 @@ def test_config_masks_every_secret() -> None:
     secret = "s3cr3t" * 8
     environ = {row.name: secret for row in TABLE if row.secret}
     environ |= {"ENCRYPTION_KEY": KEY, "HTTPS_PROXY": f"http://someone:{secret}@proxy:3128", "POSTGRES_PORTT": secret}
+    environ["MDM_STEWARD_TOKEN"] = f"mdm_st_{secret}"
     for said in commands([(environ, ["config"]), (environ, ["config", "--json"])]):
         assert said.code == 0
         for word in (secret, KEY, "someone"):
@@ -329,9 +332,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0001.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0001).\n")
-    assert json.loads(as_json.out) == {"before": "0001", "after": "0001"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0002.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0002).\n")
+    assert json.loads(as_json.out) == {"before": "0002", "after": "0002"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -339,7 +342,28 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0001"}, {"before": "0001", "after": "0001"}]
+    assert answers == [{"before": None, "after": "0002"}, {"before": "0002", "after": "0002"}]
+
+
+# register
+
+
+def test_an_organisation_is_registered_listed_and_deregistered(postgres: Database) -> None:
+    """The token in the environment alone: it stands in no argument, and in nothing that is printed."""
+    token, org = "mdm_st_" + "t" * 32, "0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e"
+    with wire_butler([says(200, {"steward_id": org, "org_id": org, "org_name": "Acme"}), says(401)]) as butler:
+        environ = environ_of(postgres, MDM_STEWARD_TOKEN=token)
+        made = command("register", "--butler-url", butler.url, **environ)
+        refused = command("register", "--butler-url", butler.url, **environ)
+    assert (made.code, made.out) == (0, f"registered Acme ({org}) at {butler.url}\n")
+    assert (refused.code, refused.complaint()[:14]) == (1, "steward: Butle")
+    listed, ended, unknown = (
+        command(*argv, **environ_of(postgres))
+        for argv in (["orgs", "--json"], ["deregister", org], ["deregister", "0192f0c1-8a53-7c3e-9d1a-000000000000"])
+    )
+    assert [each["org_id"] for each in json.loads(listed.out)] == [org]
+    assert (ended.code, unknown.code) == (0, 1)
+    assert not [said for said in (made, refused, listed, ended, unknown) if token in said.out + said.err]
 
 
 def test_another_key_than_the_databases_is_one_line(postgres: Database) -> None:

@@ -27,7 +27,11 @@ def test_what_sounds_like_a_secret_is_one() -> None:
 
 
 def test_secrets_are_masked_by_their_type() -> None:
-    given = {"ENCRYPTION_KEY": "0123456789abcdef" * 4, "HTTPS_PROXY": "proxy:1"}
+    given = {
+        "ENCRYPTION_KEY": "0123456789abcdef" * 4,
+        "HTTPS_PROXY": "proxy:1",
+        "MDM_STEWARD_TOKEN": "mdm_st_" + "x" * 32,
+    }
     for row in TABLE:
         if row.secret:
             assert isinstance(row.parse(given.get(row.name, "x" * 40)), Secret)

@@ -72,6 +72,8 @@ WRONG = [
     ("HTTPS_PROXY", "http://proxy:3128/CANARY"),
     ("NO_PROXY", "CANARY\n"),
     ("SSL_CERT_FILE", "/CANARY"),
+    ("MDM_STEWARD_TOKEN", "mdm_sk_CANARY"),
+    ("BUTLER_CA_FILE", "/CANARY"),
     ("STEWARD_ADMIN_TOKEN", "CANARY"),
     ("STEWARD_ADMIN_TOKEN", "t" * 31),
     ("STEWARD_ADMIN_TOKEN", "t" * 31 + " "),

@@ -147,3 +147,39 @@ def _refusal(parse: Callable[[str], object], given_text: str) -> str | None:
     except ValueError as refused:
         return str(refused.args[0])
     return None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://butler.example",
+        "http://10.0.0.7:8080",
+        "ftp://butler.example",
+        "https://",
+        "butler.example",
+        "https://anna:secret@butler.example",
+        "https://butler.example/?org=1",
+        "https://butler.example/#x",
+        "https://butler.example?",
+        "",
+    ],
+)
+def test_an_address_that_may_not_be_asked_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - each has its own sentence
+        values.butler_url(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("https://butler.example", "https://butler.example"),
+        (" https://butler.example/ ", "https://butler.example"),
+        ("https://butler.example:8443/path/", "https://butler.example:8443/path"),
+        ("http://localhost:7690", "http://localhost:7690"),
+        ("http://127.0.0.1:7690", "http://127.0.0.1:7690"),
+        ("http://[::1]:7690", "http://[::1]:7690"),
+    ],
+)
+def test_https_and_loopback_may_be_asked(url: str, base: str) -> None:
+    assert values.butler_url(url) == base

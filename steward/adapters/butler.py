@@ -7,7 +7,6 @@ or other word from the environment, answers read to 8 MiB. It tries nothing agai
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 import time
@@ -16,13 +15,13 @@ from typing import Final, NoReturn
 
 import httpx
 
+from steward import values
 from steward.egress import Call, Headers
 from steward.errors import (
     ButlerDenied,
     ButlerNonsense,
     ButlerRejected,
     ButlerUnavailable,
-    SettingError,
 )
 from steward.ports import ControlPlane
 from steward.wire import jsondoc
@@ -50,8 +49,8 @@ class HttpButler(ControlPlane):
         now: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        """`url`: the origin, with or without a path before `/api`. Raises SettingError for one that may not be."""
-        self._base = butler_url(url)
+        """`url`: with or without a path before `/api`. Raises ValueError for one that may not be asked."""
+        self._base = values.butler_url(url)
         self._token = token
         self._now = now
         self._deadline_s = deadline_s
@@ -97,30 +96,6 @@ class HttpButler(ControlPlane):
             if self._now() > until:
                 raise ButlerUnavailable
         return bytes(document)
-
-
-def butler_url(url: str) -> str:
-    """An address that Butler may have, without its last slash. Raises SettingError."""
-    try:
-        parsed = httpx.URL(url.strip())
-    except (httpx.InvalidURL, ValueError):
-        parsed = httpx.URL()
-    safe = parsed.scheme == "https" or (parsed.scheme == "http" and _is_here(parsed.host))
-    plain = not (parsed.userinfo or parsed.query or parsed.fragment or "?" in url or "#" in url)
-    if not safe or not plain or not parsed.host:
-        raise SettingError(
-            "The address of Butler is https://host, without user, query or fragment (plain http on loopback alone)."
-        )
-    return str(parsed).rstrip("/")
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refused(answer: httpx.Response) -> NoReturn:

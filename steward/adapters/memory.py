@@ -16,7 +16,18 @@ from uuid import UUID, uuid4
 
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.exchange import MAX_COST_USD, MAX_TOKENS, BodyState, Exchange, Intent, Record
-from steward.ports import AfterResponse, ApiKey, Directory, Ledger, LedgerRow, Refused, key_name
+from steward.ports import (
+    REGISTERED_ELSEWHERE,
+    AfterResponse,
+    ApiKey,
+    Directory,
+    Identity,
+    Ledger,
+    LedgerRow,
+    Refused,
+    Registration,
+    key_name,
+)
 from steward.words import Secret
 
 _CHANGED_WITHIN = timedelta(seconds=60)
@@ -77,6 +88,7 @@ class MemoryDirectory(Directory):
 
     def __init__(self) -> None:
         self._keys: dict[str, ApiKey] = {}
+        self._registrations: dict[UUID, Registration] = {}
         self._secrets = {"provider_key_hash": Secret(secrets.token_bytes(32))}
         self._lock = threading.Lock()
 
@@ -121,6 +133,38 @@ class MemoryDirectory(Directory):
 
     def confirm_keys(self, key_hashes: Iterable[str]) -> list[ApiKey]:
         return [key for key_hash in set(key_hashes) if (key := self._keys.get(key_hash)) is not None]
+
+    def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
+        with self._lock:
+            before = self._registrations.get(said.org_id)
+            if before is not None and before.deregistered_at is None and before.butler_url != butler_url:
+                raise LedgerFault(REGISTERED_ELSEWHERE)
+            made = Registration(
+                id=uuid4() if before is None else before.id,
+                org_id=said.org_id,
+                org_name=said.org_name,
+                steward_id=said.steward_id,
+                butler_url=butler_url,
+                registered_at=datetime.now(UTC),
+                token=token,
+            )
+            self._registrations[said.org_id] = made
+        return made
+
+    def registrations(self) -> list[Registration]:
+        return sorted(self._registrations.values(), key=lambda each: (each.org_name, each.org_id))
+
+    def deregister(self, org_id: UUID) -> Registration | None:
+        with self._lock:
+            before = self._registrations.get(org_id)
+            if before is None or before.deregistered_at is not None:
+                return before
+            now = datetime.now(UTC)
+            ended = dataclasses.replace(before, token=None, deregistered_at=now)
+            self._registrations[org_id] = ended
+            for key in [key for key in self._keys.values() if key.registration_id == before.id and key.is_active]:
+                self._keys[key.key_hash] = dataclasses.replace(key, is_active=False, updated_at=now)
+        return ended
 
     def instance_secret(self, name: str) -> Secret[bytes]:
         if name not in self._secrets:

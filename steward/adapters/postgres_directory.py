@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine, Row
 
 from steward.adapters.postgres_connection import RowsRefused, mapped
 from steward.errors import LedgerFault, SchemaTooOld
-from steward.ports import ApiKey, Directory, key_name
+from steward.ports import REGISTERED_ELSEWHERE, ApiKey, Directory, Identity, Registration, key_name
 from steward.seal import Keyring, Purpose, SealFacts
 from steward.words import Secret
 
@@ -48,6 +48,32 @@ CHANGED_KEYS: Final = f"SELECT {_COLUMNS} FROM api_keys WHERE updated_at > clock
 CONFIRM_KEYS: Final = f"""
     SELECT {_COLUMNS} FROM api_keys
     WHERE key_hash IN (SELECT jsonb_array_elements_text(CAST(:key_hashes AS jsonb)))
+"""
+
+_REGISTRATION: Final = "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at, token"
+
+REGISTER: Final = f"""
+    INSERT INTO registrations AS known (id, org_id, org_name, steward_id, butler_url, token)
+    VALUES (:id, :org_id, :org_name, :steward_id, :butler_url, :token)
+    ON CONFLICT (org_id) DO UPDATE SET
+        org_name = excluded.org_name, steward_id = excluded.steward_id, butler_url = excluded.butler_url,
+        token = excluded.token, registered_at = clock_timestamp(), deregistered_at = NULL
+    WHERE known.deregistered_at IS NOT NULL OR known.butler_url = excluded.butler_url
+    RETURNING {_REGISTRATION}
+"""
+"""One statement decides: of two who register an organisation at two Butlers at once, one is refused."""
+
+REGISTRATIONS: Final = f"SELECT {_REGISTRATION} FROM registrations ORDER BY org_name, org_id"
+
+DEREGISTER: Final = """
+    UPDATE registrations SET token = NULL, deregistered_at = clock_timestamp()
+    WHERE org_id = :org_id AND deregistered_at IS NULL
+    RETURNING id
+"""
+
+REST_KEYS: Final = """
+    UPDATE api_keys SET is_active = false
+    WHERE org_id = :org_id AND registration_id = :registration_id AND is_active
 """
 
 INSTANCE_SECRET: Final = "SELECT sealed FROM instance_secrets WHERE name = :name"  # noqa: S105
@@ -94,6 +120,34 @@ class PostgresDirectory(Directory):
     def confirm_keys(self, key_hashes: Iterable[str]) -> list[ApiKey]:
         return self._keys(_CONFIRM_KEYS, {"key_hashes": orjson.dumps(list(key_hashes)).decode()})
 
+    def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
+        sealed = self._keyring.seal(Purpose.SECRETS, token.reveal().encode(), _token_facts(said.org_id, butler_url))
+        facts = {
+            "id": uuid4(),
+            "org_id": said.org_id,
+            "org_name": said.org_name,
+            "steward_id": said.steward_id,
+            "butler_url": butler_url,
+            "token": sealed,
+        }
+        with mapped(), self._engine.begin() as connection:
+            row = connection.execute(_REGISTER, facts).one_or_none()
+        if row is None:
+            raise LedgerFault(REGISTERED_ELSEWHERE)
+        return self._registration(row)
+
+    def registrations(self) -> list[Registration]:
+        with mapped(), self._engine.begin() as connection:
+            return [self._registration(row) for row in connection.execute(_REGISTRATIONS)]
+
+    def deregister(self, org_id: UUID) -> Registration | None:
+        with mapped(), self._engine.begin() as connection:
+            ended = connection.execute(_DEREGISTER, {"org_id": org_id}).scalar_one_or_none()
+            if ended is not None:
+                connection.execute(_REST_KEYS, {"org_id": org_id, "registration_id": ended})
+            rows = connection.execute(_REGISTRATIONS).all()
+        return next((self._registration(row) for row in rows if row.org_id == org_id), None)
+
     def instance_secret(self, name: str) -> Secret[bytes]:
         with mapped(), self._engine.begin() as connection:
             sealed = connection.execute(_INSTANCE_SECRET, {"name": name}).scalar_one_or_none()
@@ -101,9 +155,23 @@ class PostgresDirectory(Directory):
             raise SchemaTooOld
         return self._keyring.open(Purpose.SECRETS, bytes(sealed), instance_facts(name))
 
+    def _registration(self, row: Row[Any]) -> Registration:
+        facts = dict(row._mapping)
+        sealed = facts.pop("token")
+        token = None
+        if sealed is not None:
+            opened = self._keyring.open(Purpose.SECRETS, bytes(sealed), _token_facts(row.org_id, row.butler_url))
+            token = Secret(opened.reveal().decode())
+        return Registration(**facts, token=token)
+
     def _keys(self, statement: TextClause, facts: dict[str, object]) -> list[ApiKey]:
         with mapped(), self._engine.begin() as connection:
             return [_api_key(row) for row in connection.execute(statement, facts)]
+
+
+def _token_facts(org_id: UUID, butler_url: str) -> SealFacts:
+    """A token opens for the organisation and the Butler it was sealed for: moved to another row it is worth nothing."""
+    return SealFacts(row_id="registration", org_id=org_id, owner="token", destination=butler_url)
 
 
 def instance_facts(name: str) -> SealFacts:
@@ -118,3 +186,9 @@ def _api_key(row: Row[Any]) -> ApiKey:
 _CREATE_KEY, _LIST_KEYS, _REVOKE_KEY, _GET_KEY = text(CREATE_KEY), text(LIST_KEYS), text(REVOKE_KEY), text(GET_KEY)
 _FIND_KEY, _CHANGED_KEYS, _CONFIRM_KEYS = text(FIND_KEY), text(CHANGED_KEYS), text(CONFIRM_KEYS)
 _INSTANCE_SECRET = text(INSTANCE_SECRET)
+_REGISTER, _REGISTRATIONS, _DEREGISTER, _REST_KEYS = (
+    text(REGISTER),
+    text(REGISTRATIONS),
+    text(DEREGISTER),
+    text(REST_KEYS),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -12,7 +13,7 @@ from steward.adapters import postgres_directory, postgres_ledger
 from steward.adapters.postgres_connection import RowsRefused, mapped, open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.errors import LedgerUnavailable, SchemaTooOld, SealBroken
-from steward.ports import ApiKey, Directory
+from steward.ports import ApiKey, Directory, Identity
 from steward.seal import Keyring
 from steward.words import Secret
 from tests.contracts.records import ORG
@@ -132,6 +133,48 @@ def test_an_instance_secret_rests_sealed(postgres: Database, directory: Postgres
     assert secret not in sealed
 
 
+WHO = Identity(uuid4(), uuid4(), "Acme")
+BUTLER = "https://butler.example"
+TOKEN = Secret("mdm_st_" + "t" * 32)
+
+
+def test_a_token_rests_sealed_and_opens_for_its_organisation_and_butler_alone(
+    postgres: Database, directory: PostgresDirectory
+) -> None:
+    """SECURITY F18: whoever writes to the database can move it, and then it opens for nobody."""
+    directory.register(WHO, BUTLER, TOKEN)
+    [(sealed,)] = postgres.run("SELECT token FROM registrations")
+    assert isinstance(sealed, bytes)
+    assert TOKEN.reveal().encode() not in sealed
+    for change in ("butler_url = 'https://evil.example'", "org_id = gen_random_uuid()"):
+        postgres.run(f"UPDATE registrations SET {change}")
+        with pytest.raises(SealBroken):
+            directory.registrations()
+        postgres.run(f"UPDATE registrations SET butler_url = '{BUTLER}', org_id = '{WHO.org_id}'")
+    assert [each.token is not None for each in directory.registrations()] == [True]
+
+
+def test_the_keys_of_a_deregistered_organisation_rest_and_others_do_not(
+    postgres: Database, directory: PostgresDirectory
+) -> None:
+    made = directory.register(WHO, BUTLER, TOKEN)
+    other = directory.register(replace(WHO, org_id=uuid4()), BUTLER, TOKEN)
+    for each in (made, other):
+        postgres.run(
+            "INSERT INTO api_keys (id, org_id, key_hash, name, registration_id) "
+            f"VALUES (gen_random_uuid(), '{each.org_id}', '{a_hash()}', 'synced', '{each.id}')"
+        )
+    local = directory.create_key(WHO.org_id, "made inside", a_hash())
+    directory.deregister(WHO.org_id)
+    active = {(key.org_id, key.name): key.is_active for org in (made, other) for key in directory.list_keys(org.org_id)}
+    assert active == {
+        (made.org_id, "synced"): False,
+        (made.org_id, local.name): True,
+        (other.org_id, "synced"): True,
+    }
+    assert len(directory.changed_keys()) == 3, "every replica hears of it by its next poll"
+
+
 CALLS: list[Callable[[Directory], object]] = [
     lambda directory: directory.create_key(ORG, "one", a_hash()),
     lambda directory: directory.list_keys(ORG),
@@ -140,6 +183,9 @@ CALLS: list[Callable[[Directory], object]] = [
     lambda directory: directory.changed_keys(),
     lambda directory: directory.confirm_keys([a_hash()]),
     lambda directory: directory.instance_secret("provider_key_hash"),
+    lambda directory: directory.register(WHO, BUTLER, TOKEN),
+    lambda directory: directory.registrations(),
+    lambda directory: directory.deregister(WHO.org_id),
 ]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from datetime import UTC
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -13,7 +14,8 @@ from steward.adapters.memory import MemoryDirectory
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.errors import BadRequest, LedgerFault, SchemaTooOld
 from steward.exchange import LOCAL_ORG, Caller
-from steward.ports import Directory
+from steward.ports import Directory, Identity, Registration
+from steward.words import Secret
 from tests.contracts.records import ORG, OTHER_ORG
 
 _numbers = itertools.count()
@@ -121,3 +123,70 @@ def test_an_instance_secret_is_random_and_stays(directory: Directory) -> None:
     assert directory.instance_secret("provider_key_hash") == secret
     with pytest.raises(SchemaTooOld):
         directory.instance_secret("no such secret")
+
+
+TOKEN = Secret("mdm_st_" + "t" * 32)
+BUTLER = "https://butler.example"
+
+
+def someone(name: str = "Acme") -> Identity:
+    return Identity(uuid4(), uuid4(), name)
+
+
+def known(directory: Directory, org_id: UUID) -> Registration | None:
+    return next((each for each in directory.registrations() if each.org_id == org_id), None)
+
+
+def test_a_registration_is_kept_with_its_token(directory: Directory) -> None:
+    who = someone()
+    made = directory.register(who, BUTLER, TOKEN)
+    assert (made.org_id, made.steward_id, made.org_name, made.butler_url) == (
+        who.org_id,
+        who.steward_id,
+        who.org_name,
+        BUTLER,
+    )
+    found = known(directory, who.org_id)
+    assert found == made
+    assert found.token is not None
+    assert found.token.reveal() == TOKEN.reveal()
+    assert "mdm_st_" not in repr(found)
+
+
+def test_registered_again_it_is_the_same_with_a_new_token(directory: Directory) -> None:
+    who = someone()
+    first = directory.register(who, BUTLER, TOKEN)
+    other = Secret("mdm_st_" + "u" * 32)
+    again = directory.register(replace(who, org_name="Acme & Co"), BUTLER, other)
+    assert (again.id, again.org_name) == (first.id, "Acme & Co")
+    assert again.registered_at >= first.registered_at
+    assert again.token is not None
+    assert again.token.reveal() == other.reveal()
+
+
+def test_at_another_butler_it_is_refused_until_it_is_deregistered(directory: Directory) -> None:
+    who = someone()
+    first = directory.register(who, BUTLER, TOKEN)
+    with pytest.raises(LedgerFault, match="deregister"):
+        directory.register(who, "https://evil.example", TOKEN)
+    assert known(directory, who.org_id) == first
+    ended = directory.deregister(who.org_id)
+    assert ended is not None
+    assert (ended.token, ended.deregistered_at is not None) == (None, True)
+    assert directory.deregister(who.org_id) == ended, "safe to repeat"
+    moved = directory.register(who, "https://other.example", TOKEN)
+    assert (moved.id, moved.butler_url, moved.deregistered_at) == (first.id, "https://other.example", None)
+
+
+def test_who_was_never_registered_cannot_be_deregistered(directory: Directory) -> None:
+    assert directory.deregister(uuid4()) is None
+
+
+def test_organisations_stand_beside_each_other(directory: Directory) -> None:
+    one, other = someone("One"), someone("Other")
+    directory.register(one, BUTLER, TOKEN)
+    directory.register(other, "https://other.example", TOKEN)
+    directory.deregister(one.org_id)
+    kept = known(directory, other.org_id)
+    assert kept is not None
+    assert kept.token is not None

@@ -160,7 +160,14 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
         for name in tables(postgres)
         if not re.search(r"_pkey$|_key$|_newest|_idx|_changed|_pk|_20\d\d_", str(name))
     }
-    assert mine == {"llm_requests", "llm_requests_default", "api_keys", "instance_secrets", "steward_schema"}
+    assert mine == {
+        "llm_requests",
+        "llm_requests_default",
+        "api_keys",
+        "registrations",
+        "instance_secrets",
+        "steward_schema",
+    }
 
 
 def test_the_statements_of_the_first_release_run_on_the_newest_schema(postgres: Database) -> None:
