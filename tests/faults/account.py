@@ -246,7 +246,9 @@ def _holds(octets: bytes, call: Call, truncated: bool) -> bool:
 
 
 def _answer(call: Call) -> bytes:
-    """The provider's, or ours as the caller got it."""
+    """The provider's. Ours is none: of a call that was refused, and for whose row there was room a moment later."""
+    if call.code:
+        return b""
     return b"".join(answered(call.number, call.kind)) if call.status in (0, 200) else call.body
 
 
