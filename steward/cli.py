@@ -210,7 +210,7 @@ def _registration_parsers(commands: argparse._SubParsersAction[argparse.Argument
     register.add_argument("--butler-url", required=True, type=_butler_url, metavar="URL", help="https://...")
     listed = _command(commands, "orgs", "The organisations that are, and were, registered.", _orgs)
     ended = _command(commands, "deregister", "Forget an organisation's token; its keys open no call.", _deregister)
-    ended.add_argument("org_id", type=_uuid, help="the organisation's id, as `steward orgs` shows it")
+    ended.add_argument("org_id", type=_org, help="the organisation's id, as `steward orgs` shows it")
     for parser in (register, listed, ended):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -260,6 +260,13 @@ def _uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError("not an id; `steward keys list` shows them") from None
+
+
+def _org(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not an id; `steward orgs` shows them") from None
 
 
 def _butler_url(text: str) -> str:

@@ -1,54 +1,78 @@
 """Everything that may leave this network for Butler: every call there is, closed in its fields and in their values.
 
-A string here is a UUID, a time, a member of a closed list, or matches a pattern and has a length: no bare text, so that
-no prompt, completion, header, path or error can be written into one (SECURITY F3, F6). Method, path and query of a call
-are of these types too, and so are its headers (F20). `adapters/butler.py` takes nothing else. It refuses whatever lies
-outside: a validation error names a field and never its value. Pure; auditors read this file, and `steward egress
-schema` prints it as a JSON Schema.
+A string here is a UUID, a time, a member of a closed list, or matches a pattern and has a length (SECURITY F3, F6). The
+one free text is what a caller put into his own tags and alias: lines of 256 characters, in three fields. Method, path
+and query of a call are of these types too, and so are its headers (F20). `adapters/butler.py` takes nothing else. It
+refuses whatever lies outside: a validation error names a field and never its value. Pure; auditors read this file, and
+`steward egress schema` prints it as a JSON Schema.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
+from steward.domains import OTHER_ROUTE
 from steward.exchange import BodyState, ErrorCode, Outcome, UsageSource
+from steward.providers import TABLES, TEMPLATES
 from steward.version import VERSION
 
 MAX_RECORDS: Final = 500
 """Rows of one call."""
 
-MAX_PAGE: Final = 12_800
-"""Keys or experiments of one page: 200, doubled as often as a page brings nothing new."""
+MAX_PAGE: Final = 400
+"""Keys or experiments of one page: 200, doubled once when a page brings nothing new."""
+
+
+def _member(known: Collection[str]) -> AfterValidator:
+    def member(text: str) -> str:
+        if text not in known:
+            raise ValueError("not one of the list")
+        return text
+
+    return AfterValidator(member)
+
+
+def _enum(known: Collection[str]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "enum": sorted(known)})
+
 
 # Strings
 
 Model = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._:/@+\-]{0,127}$", max_length=128)]
 """A model's name; what is not known to a price list or was never answered 2xx stands as `other` in the ledger."""
 
-RoutePath = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^(?:/\{other\}|(?:/(?:\{id\}|\{model\}|[a-z][A-Za-z0-9_]{0,31})(?::[A-Za-z]{1,32})?){1,10})$",
-        max_length=128,
-    ),
-]
+_ROUTES: Final = TEMPLATES | {OTHER_ROUTE}
+RoutePath = Annotated[str, _member(_ROUTES), _enum(_ROUTES)]
 """A template of the providers' closed list, as `/v1/files/{id}`; never a path."""
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "OTHER"]
-Provider = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_\-]{0,31}$", max_length=32)]
+Provider = Annotated[str, _member(TABLES), _enum(TABLES)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9\-]{0,63}$", max_length=64)]
-TagValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=256)]
-"""One line that the caller put into his own `X-Majordomo-*` field: the one place where his words may leave."""
+_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+TagValue = Annotated[str, StringConstraints(pattern=_LINE, max_length=256)]
+"""One line that the caller put into his own `X-Majordomo-*` field: there alone may his words leave."""
+Tags = Annotated[
+    dict[TagName, TagValue],
+    Field(max_length=64),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 64,
+            "propertyNames": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9\-]{0,63}$", "maxLength": 64},
+            "additionalProperties": {"type": "string", "pattern": _LINE, "maxLength": 256},
+        }
+    ),
+]
 PriceSource = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z\-]{0,31}(?: remote)? [0-9A-Za-z.:+\-]{1,40}$", max_length=80)
 ]
@@ -57,7 +81,31 @@ BodyKey = Annotated[
     StringConstraints(pattern=r"^[0-9a-f\-]{36}/[0-9]{4}-[0-9]{2}-[0-9]{2}/[0-9a-f\-]{36}\.json\.gz$", max_length=92),
 ]
 """Ids and a day: where an object lies below a prefix that is never told."""
-Token = Annotated[str, StringConstraints(pattern=r"^mdm_st_[A-Za-z0-9_\-]{16,128}$", max_length=135)]
+Bearer = Annotated[str, StringConstraints(pattern=r"^Bearer mdm_st_[A-Za-z0-9_\-]{16,128}$", max_length=142)]
+Id = Annotated[
+    UUID,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "uuid",
+            "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+            "maxLength": 36,
+        }
+    ),
+]
+Moment = Annotated[
+    AwareDatetime,
+    AfterValidator(lambda at: at.astimezone(UTC)),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?Z$",
+            "maxLength": 27,
+        }
+    ),
+]
+"""In UTC."""
 UserAgent = Annotated[str, StringConstraints(pattern=r"^majordomo-steward/[0-9]+\.[0-9]+\.[0-9]+$", max_length=32)]
 
 # Numbers
@@ -66,13 +114,19 @@ Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Milliseconds = Annotated[int, Field(ge=0, le=10**12)]
 Money = Annotated[
     Decimal,
-    Field(ge=0, le=10_000, allow_inf_nan=False),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10_000}),
+    Field(ge=0, le=10_000, max_digits=17, decimal_places=12, allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10_000, "multipleOf": 1e-12}),
 ]
-"""USD. Printed as a JSON number, without exponent."""
+"""USD of one call, to a millionth of a millionth. Printed as a JSON number, without exponent."""
+Total = Annotated[
+    Decimal,
+    Field(ge=0, le=10**9, max_digits=22, decimal_places=12, allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10**9, "multipleOf": 1e-12}),
+]
+"""USD of a whole run."""
 Share = Annotated[
     Decimal,
-    Field(ge=0, le=1, multiple_of=Decimal("0.01"), allow_inf_nan=False),
+    Field(ge=0, le=1, max_digits=3, decimal_places=2, allow_inf_nan=False),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1, "multipleOf": 0.01}),
 ]
 """One of 101 steps: a score says little of what it was given for."""
@@ -82,18 +136,20 @@ Status = Annotated[int, Field(ge=0, le=999)]
 class _Closed(BaseModel):
     """No field but those declared, no value of another type, none that changes, none in an error's words."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, revalidate_instances="always"
+    )
 
 
 class MetadataRecord(_Closed):
     """One relayed call. Where the ledger has NULL and Butler wants a number stands 0, and the sources say so."""
 
-    id: UUID
+    id: Id
     revision: Annotated[int, Field(ge=1, le=2**53)]
-    org_id: UUID | None = None
-    user_id: UUID | None = None
-    majordomo_api_key_id: UUID | None = None
-    proxy_key_id: UUID | None = None
+    org_id: Id | None = None
+    user_id: Id | None = None
+    majordomo_api_key_id: Id | None = None
+    proxy_key_id: Id | None = None
     provider_api_key_hash: Digest | None = None
     provider_api_key_alias: TagValue | None = None
     provider: Provider
@@ -101,8 +157,8 @@ class MetadataRecord(_Closed):
     original_model: Model | None = None
     request_path: RoutePath
     request_method: Method
-    requested_at: AwareDatetime
-    responded_at: AwareDatetime
+    requested_at: Moment
+    responded_at: Moment
     response_time_ms: Milliseconds = 0
     ttft_ms: Milliseconds | None = None
     status_code: Status = 0
@@ -118,12 +174,12 @@ class MetadataRecord(_Closed):
     output_cost: Money = Decimal(0)
     total_cost: Money = Decimal(0)
     model_alias_found: bool
-    raw_metadata: Annotated[dict[TagName, TagValue], Field(max_length=64)] | None = None
-    indexed_metadata: Annotated[dict[TagName, TagValue], Field(max_length=64)] | None = None
+    raw_metadata: Tags | None = None
+    indexed_metadata: Tags | None = None
     body_state: BodyState
     body_s3_key: BodyKey | None = None
-    experiment_id: UUID | None = None
-    experiment_arm_id: UUID | None = None
+    experiment_id: Id | None = None
+    experiment_arm_id: Id | None = None
 
 
 ORIGINAL_FIELDS: Final = frozenset(MetadataRecord.model_fields) - {
@@ -137,11 +193,11 @@ RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 
 
 class _Update(_Closed):
-    id: UUID
+    id: Id
     status: RunStatus
     error_message: ErrorCode | None = None
-    started_at: AwareDatetime | None = None
-    completed_at: AwareDatetime | None = None
+    started_at: Moment | None = None
+    completed_at: Moment | None = None
     total_requests: Count | None = None
 
 
@@ -151,8 +207,8 @@ class ReplayUpdate(_Update):
     exact_matches: Count | None = None
     judge_equivalent: Count | None = None
     divergent: Count | None = None
-    original_total_cost: Money | None = None
-    replay_total_cost: Money | None = None
+    original_total_cost: Total | None = None
+    replay_total_cost: Total | None = None
     original_avg_latency_ms: Milliseconds | None = None
     replay_avg_latency_ms: Milliseconds | None = None
 
@@ -160,7 +216,7 @@ class ReplayUpdate(_Update):
 class EvaluatorSummary(_Closed):
     """What one evaluator made of a run."""
 
-    evaluator_id: UUID
+    evaluator_id: Id
     count: Count
     mean: Share | None = None
     median: Share | None = None
@@ -176,13 +232,13 @@ class EvalUpdate(_Update):
 
     successful_requests: Count | None = None
     failed_requests: Count | None = None
-    judge_total_cost: Money | None = None
+    judge_total_cost: Total | None = None
     evaluator_summary: Annotated[tuple[EvaluatorSummary, ...], Field(max_length=20)] | None = None
 
 
 class _Result(_Closed):
-    id: UUID
-    source_request_id: UUID
+    id: Id
+    source_request_id: Id
     original_provider: Provider
     original_model: Model
     original_cost: Money
@@ -196,13 +252,13 @@ class _Result(_Closed):
     error_message: ErrorCode | None = None
     body_s3_key: BodyKey | None = None
     """Where the answer and the judge's reason lie: in the customer's bucket, never here."""
-    created_at: AwareDatetime
+    created_at: Moment
 
 
 class ReplayResult(_Result):
     """One call, replayed."""
 
-    replay_run_id: UUID
+    replay_run_id: Id
     exact_match: bool | None = None
     judge_equivalent: bool | None = None
 
@@ -210,17 +266,17 @@ class ReplayResult(_Result):
 class Score(_Closed):
     """What one evaluator gave one answer."""
 
-    id: UUID
-    evaluator_name: UUID
+    id: Id
+    evaluator_name: Id
     """An id: a name would be text."""
     score: Share
-    created_at: AwareDatetime
+    created_at: Moment
 
 
 class EvalResult(_Result):
     """One call, evaluated."""
 
-    eval_run_id: UUID
+    eval_run_id: Id
     scores: Annotated[tuple[Score, ...], Field(max_length=20)]
 
 
@@ -235,6 +291,8 @@ class Call(_Closed):
     METHOD: ClassVar[Literal["GET", "POST"]] = "GET"
     PATH: ClassVar[str] = ""
     QUERY: ClassVar[tuple[str, ...]] = ()
+    BODY: ClassVar[str | None] = None
+    """How the body is made of the fields that stand neither in the path nor in the query."""
 
     def target(self) -> str:
         """Path and query. What stands in braces is an id, and nothing else can."""
@@ -271,7 +329,7 @@ class Ack(Call):
 
     METHOD = "POST"
     PATH = "/api/v1/steward/work/{job_id}/ack"
-    job_id: UUID
+    job_id: Id
 
 
 class Fail(Ack):
@@ -285,7 +343,7 @@ class ApiKeys(Call):
 
     PATH = "/api/v1/steward/api-keys"
     QUERY = ("updated_after", "limit")
-    updated_after: AwareDatetime | None = None
+    updated_after: Moment | None = None
     limit: Limit = 200
 
 
@@ -311,7 +369,7 @@ class ReplayRun(Call):
     """What a replay is to do."""
 
     PATH = "/api/v1/steward/replay-runs/{run_id}"
-    run_id: UUID
+    run_id: Id
 
 
 class EvalRun(ReplayRun):
@@ -324,6 +382,7 @@ class _Posted(Call):
     """A call that sends a list."""
 
     METHOD = "POST"
+    BODY = "the array alone"
 
     def _listed(self) -> tuple[BaseModel, ...]:
         raise NotImplementedError
@@ -340,11 +399,12 @@ class Ingest(_Posted):
     """Rows of the ledger."""
 
     PATH = "/api/v1/steward/ingest/metadata"
+    BODY = "an object with the array"
     records: Annotated[tuple[MetadataRecord, ...], Field(min_length=1, max_length=MAX_RECORDS)]
 
     def body(self, fields: Collection[str] | None = None) -> bytes:
         """The records, each with the fields that Butler takes."""
-        taken = set(ORIGINAL_FIELDS if fields is None else fields)
+        taken = set(ORIGINAL_FIELDS if fields is None else fields) & set(MetadataRecord.model_fields)
         return _json({"records": [each.model_dump(include=taken, exclude_none=True) for each in self.records]})
 
     def _listed(self) -> tuple[BaseModel, ...]:
@@ -402,7 +462,7 @@ class ManagedClaim(Call):
 
     METHOD = "POST"
     PATH = "/api/v1/steward/managed/assignments/{assignment_id}/claim"
-    assignment_id: UUID
+    assignment_id: Id
 
 
 CALLS: Final[tuple[type[Call], ...]] = (
@@ -415,7 +475,7 @@ CALLS: Final[tuple[type[Call], ...]] = (
 class Headers(_Closed):
     """The fields of every call's head that are not the connection's own (`host connection content-length`)."""
 
-    authorization: Token = Field(repr=False)
+    authorization: Bearer = Field(repr=False)
     user_agent: UserAgent = f"majordomo-steward/{VERSION}"
     accept: Literal["application/json"] = "application/json"
     accept_encoding: Literal["identity"] = "identity"
@@ -424,7 +484,7 @@ class Headers(_Closed):
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """As they go on the wire."""
-        said = self.model_dump(exclude_none=True) | {"authorization": f"Bearer {self.authorization}"}
+        said = self.model_dump(exclude_none=True)
         return [(name.replace("_", "-").encode(), value.encode()) for name, value in said.items()]
 
 
@@ -438,7 +498,19 @@ def schema() -> dict[str, Any]:
     for kind in CALLS:
         about = whole["$defs"][kind.__name__]
         about["x-method"], about["x-path"], about["x-query"] = kind.METHOD, kind.PATH, list(kind.QUERY)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+        about["x-body"] = kind.BODY
+    head = whole["$defs"]["Headers"]
+    head["properties"] = {name.replace("_", "-"): about for name, about in head["properties"].items()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_defaults(whole)}
+
+
+def _without_defaults(schema: Any) -> Any:
+    """What holds where nothing is said is the program's affair: the schema says what may stand on the wire."""
+    if isinstance(schema, list):
+        return [_without_defaults(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: _without_defaults(each) for name, each in schema.items() if name not in {"default", "title"}}
 
 
 def _asked(value: object) -> str:

@@ -65,16 +65,24 @@ def allowed_hosts(settings: Settings) -> list[Host]:
     """In the order in which they stand in the settings' table; the same address for two purposes stands twice."""
     return [
         *_database(settings),
-        *(Host(f"{name}", each.host, each.port, f"{name.upper()}_BASE_URL") for name, each in settings.origins.items()),
+        *_providers(settings),
         *_proxy(settings),
         *_bodies(settings.body_store),
         *_prices(settings),
+        Host("butler", "as registered: steward orgs", 443, "steward register"),
     ]
 
 
 def _database(settings: Settings) -> Iterator[Host]:
     local = settings.postgres_host.startswith("/")
     yield Host("database", settings.postgres_host, None if local else settings.postgres_port, "POSTGRES_HOST")
+
+
+def _providers(settings: Settings) -> Iterator[Host]:
+    """Straight, or through the egress proxy unless `NO_PROXY` names them."""
+    through = "" if settings.https_proxy is None else ", through HTTPS_PROXY unless NO_PROXY names it"
+    for name, each in settings.origins.items():
+        yield Host(name, each.host, each.port, f"{name.upper()}_BASE_URL{through}")
 
 
 def _proxy(settings: Settings) -> Iterator[Host]:
@@ -88,7 +96,10 @@ def _bodies(store: Destination | None) -> Iterator[Host]:
     setting = "BODY_STORE_URL"
     match store:
         case S3Destination():
-            yield _address(store.endpoint, setting) if store.endpoint else Host("bodies", _s3_host(store), 443, setting)
+            if store.endpoint:
+                yield _address(store.endpoint, setting)
+            else:
+                yield from (Host("bodies", name, 443, setting) for name in _s3_hosts(store))
         case GcsDestination():
             yield (
                 _address(store.endpoint, setting)
@@ -100,14 +111,24 @@ def _bodies(store: Destination | None) -> Iterator[Host]:
         case FilesDestination() | None:
             return
     if isinstance(store.credentials, HostRole):
-        # How the vendor's SDK finds the host's own role; the others are local, or name themselves in its variables.
-        yield Host(
-            "role", "metadata.google.internal" if isinstance(store, GcsDestination) else "169.254.169.254", 80, setting
-        )
+        yield from (Host("role", name, port, setting) for name, port in _role_hosts(store))
 
 
-def _s3_host(store: S3Destination) -> str:
-    return f"{store.bucket}.s3.{store.region or '*'}.amazonaws.com"
+def _s3_hosts(store: S3Destination) -> list[str]:
+    """As the vendor's library names them when none of its own variables (FIPS, dual stack) says otherwise."""
+    region = store.region or "*"
+    ending = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    bucket = "" if "." in store.bucket else f"{store.bucket}."  # a certificate's `*` stands for no dot
+    regional = f"{bucket}s3.{region}.{ending}"
+    return [f"{bucket}s3.amazonaws.com", regional] if region in {"*", "us-east-1"} else [regional]
+
+
+def _role_hosts(store: S3Destination | GcsDestination) -> list[tuple[str, int]]:
+    """Where a role may come from: one of these, as the host has it."""
+    if isinstance(store, GcsDestination):
+        names = ("oauth2.googleapis.com", "sts.googleapis.com", "iamcredentials.googleapis.com")
+        return [("metadata.google.internal", 80), *((name, 443) for name in names)]
+    return [("169.254.169.254", 80), ("169.254.170.2", 80), ("169.254.170.23", 80), ("sts.*.amazonaws.com", 443)]
 
 
 def _address(url: str, setting: str) -> Host:

@@ -6,6 +6,7 @@ inside, allow. Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from uuid import UUID
 
@@ -15,7 +16,9 @@ from steward.ports import Identity
 
 MAX_NAME: Final = 200
 MAX_FIELDS: Final = 200
-_UUID_CHARS: Final = 36
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NIL: Final = str(UUID(int=0))
+_FIELD: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def identity(said: object) -> Identity:
@@ -34,18 +37,16 @@ def shown(text: str) -> str:
 
 
 def _id(said: object) -> UUID:
-    """Written as RFC 9562 writes it, and no other way."""
-    if not isinstance(said, str) or len(said) != _UUID_CHARS:
+    """Written as RFC 9562 writes it, and no other way. The nil id is that of whoever was never registered: ours."""
+    if not isinstance(said, str) or not _UUID.fullmatch(said) or said == _NIL:
         raise ButlerNonsense
-    try:
-        return UUID(said)
-    except ValueError:
-        raise ButlerNonsense from None
+    return UUID(said)
 
 
 def _fields(said: object) -> frozenset[str] | None:
+    """Those that we know; a Butler that takes no id takes no record."""
     if said is None:
         return None
-    if not isinstance(said, list) or len(said) > MAX_FIELDS or not all(isinstance(each, str) for each in said):
+    if not isinstance(said, list) or len(said) > MAX_FIELDS or "id" not in said:
         raise ButlerNonsense
-    return frozenset(said)
+    return frozenset(each for each in said if isinstance(each, str) and _FIELD.fullmatch(each))

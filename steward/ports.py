@@ -7,7 +7,7 @@ threads that may wait; the async ones, and `AfterResponse`, from the relay's eve
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from uuid import UUID
@@ -363,7 +363,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One organisation at one Butler. `id` stays when it is registered anew: keys and rows belong to it."""
+    """One organisation at one Butler. Keys and rows belong to `id`, which stays as long as the Butler does."""
 
     id: UUID
     org_id: UUID
@@ -374,8 +374,6 @@ class Registration:
     registered_at: datetime
     """When a person inside registered it last."""
     deregistered_at: datetime | None = None
-    token: Secret[str] | None = field(default=None, repr=False)
-    """None once deregistered."""
 
 
 class Directory(Protocol):
@@ -410,13 +408,13 @@ class Directory(Protocol):
         """
 
     def registrations(self) -> list[Registration]:
-        """All there ever were, by name, with tokens where they are in force."""
+        """All there ever were, by name."""
+
+    def token(self, org_id: UUID) -> Secret[str] | None:
+        """The token in force; None when there is none. Raises SealBroken for a row that was tampered with."""
 
     def deregister(self, org_id: UUID) -> Registration | None:
-        """Forgets the token and lets its keys rest: none opens a call until it is registered anew. None: no such one.
-
-        Safe to repeat.
-        """
+        """Forgets the token and lets its keys rest: they open no call any more. None: no such one. Safe to repeat."""
 
     def instance_secret(self, name: str) -> Secret[bytes]:
         """A random 32-octet secret of this installation, made at first migrate and kept sealed.

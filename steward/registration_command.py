@@ -6,13 +6,14 @@ It prints no token, and what Butler calls itself is shown with control character
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import orjson
 
 from steward import egress, ingress, values
-from steward.errors import SettingError
+from steward.errors import ButlerDenied, ButlerRejected, SettingError
 from steward.ports import ControlPlane, Directory, Registration
 from steward.settings import Settings
 from steward.words import Secret
@@ -41,6 +42,8 @@ def register(directory: Directory, open_butler: OpenButler, url: str, token: Sec
     butler = open_butler(url, token)
     try:
         said = ingress.identity(butler.ask(egress.Me()))
+    except ButlerRejected:
+        raise ButlerDenied from None  # who does not know this question is no Butler, or this is not its address
     finally:
         butler.close()
     return directory.register(said, url, token)
@@ -83,4 +86,6 @@ def _line(each: Registration) -> str:
 
 
 def _json(value: object) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
+    # JSON need not escape what moves a terminal's cursor or turns its text around: we do.
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)

@@ -35,6 +35,7 @@ _HOST_NAME = re.compile(
 _URL_TEXT = re.compile(r"[!-~]{1,2048}")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
 _STEWARD_TOKEN = re.compile(r"mdm_st_[A-Za-z0-9_-]{16,128}")
+_MAX_BUTLER_URL = 2000
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 _TOKEN = re.compile(r"[!-~]+")
 _VERSION_ENDS = ("/v1", "/v1beta")
@@ -317,13 +318,20 @@ def _is_utf8(given: str) -> bool:
 
 
 def butler_url(given: str) -> str:
-    """Where Butler is, without its last slash: https, or http on loopback; no user, query or fragment (SECURITY F20).
+    """Where Butler is, written in one way: https, or http on loopback; no user, query or fragment (SECURITY F20).
 
     Raises ValueError, which does not repeat what was given.
     """
-    parts = web_address(given.strip())
+    given = given.strip()
+    if given.lower().startswith("http://") and not is_loopback(url_parts(given, ("http",)).hostname or ""):
+        raise ValueError("http:// is accepted for loopback addresses only; use https://")
+    parts = web_address(given)
+    path = parts.path.rstrip("/")
     if "?" in given:
         raise ValueError("a URL with a query is not accepted")
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError("http:// is accepted for loopback addresses only; use https://")
-    return given.strip().rstrip("/")
+    if len(given) > _MAX_BUTLER_URL or not _BASE_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("its path holds more than plain segments")
+    name = (parts.hostname or "").lower()
+    host_part = f"[{name}]" if ":" in name else name
+    default = 443 if parts.scheme == "https" else 80
+    return f"{parts.scheme}://{host_part}{'' if parts.port in (None, default) else f':{parts.port}'}{path}"

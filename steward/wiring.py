@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from ssl import SSLContext, create_default_context
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -184,9 +184,9 @@ def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPla
     """How a Butler at an address is spoken to with a token. Raises SettingError."""
     from steward.adapters.butler import HttpButler
 
-    file = settings.butler_ca_file or settings.ssl_cert_file
+    file = settings.butler_ca_file
     try:
-        tls = create_default_context(cafile=None if file is None else str(file))
+        tls = _tls(settings) if file is None else tls_context(str(file))
     except OSError:
         raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
     return lambda url, token: HttpButler(url, token, tls)

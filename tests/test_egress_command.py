@@ -19,10 +19,18 @@ PROVIDERS = [
 ]
 
 
+BUTLER = ("butler", "as registered: steward orgs", 443, "steward register")
+AWS_ROLE = [("role", "169.254.169.254", 80), ("role", "169.254.170.2", 80), ("role", "169.254.170.23", 80)]
+AWS_ROLE += [("role", "sts.*.amazonaws.com", 443)]
+GOOGLE_ROLE = [("role", "metadata.google.internal", 80), ("role", "oauth2.googleapis.com", 443)]
+GOOGLE_ROLE += [("role", "sts.googleapis.com", 443), ("role", "iamcredentials.googleapis.com", 443)]
+
+
 def found(**given: str) -> list[tuple[str, str, int | None, str]]:
     """What these settings allow, but for the providers' own addresses."""
     everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings(**given))]
-    return [each for each in everything if each not in PROVIDERS]
+    assert everything[-1] == BUTLER
+    return [each for each in everything[:-1] if each[0] not in {name for name, *_ in PROVIDERS}]
 
 
 def test_the_schema_names_every_call() -> None:
@@ -39,7 +47,7 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
         ("database", "db.internal", 5433, "POSTGRES_HOST")
     ]
     everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings())]
-    assert everything[1:] == PROVIDERS
+    assert everything[1:] == [*PROVIDERS, BUTLER]
 
 
 @pytest.mark.parametrize(
@@ -48,20 +56,21 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
         ({"BODY_STORE_URL": "file:///var/lib/bodies"}, []),
         (
             {"BODY_STORE_URL": "s3://bucket/prefix"},
-            [("bodies", "bucket.s3.*.amazonaws.com", 443), ("role", "169.254.169.254", 80)],
+            [("bodies", "bucket.s3.amazonaws.com", 443), ("bodies", "bucket.s3.*.amazonaws.com", 443), *AWS_ROLE],
         ),
         (
             {"BODY_STORE_URL": "s3://bucket/prefix", "BODY_STORE_S3_REGION": "eu-central-1"},
-            [("bodies", "bucket.s3.eu-central-1.amazonaws.com", 443), ("role", "169.254.169.254", 80)],
+            [("bodies", "bucket.s3.eu-central-1.amazonaws.com", 443), *AWS_ROLE],
         ),
         (
-            {"BODY_STORE_URL": "gs://bucket/prefix"},
-            [("bodies", "storage.googleapis.com", 443), ("role", "metadata.google.internal", 80)],
+            {"BODY_STORE_URL": "s3://my.bucket/prefix", "BODY_STORE_S3_REGION": "cn-north-1"},
+            [("bodies", "s3.cn-north-1.amazonaws.com.cn", 443), *AWS_ROLE],
         ),
+        ({"BODY_STORE_URL": "gs://bucket/prefix"}, [("bodies", "storage.googleapis.com", 443), *GOOGLE_ROLE]),
         ({"PRICING_REMOTE_URL": "https://prices.example/all.json"}, [("prices", "prices.example", 443)]),
         ({"HTTPS_PROXY": "http://anna:secret@proxy.internal:3128"}, [("proxy", "proxy.internal", 3128)]),
     ],
-    ids=["files", "s3", "s3-region", "gcs", "prices", "proxy"],
+    ids=["files", "s3", "s3-region", "s3-china", "gcs", "prices", "proxy"],
 )
 def test_each_setting_adds_what_it_needs(given: dict[str, str], expected: list[tuple[str, str, int]]) -> None:
     assert [each[:3] for each in found(POSTGRES_HOST="/run/postgresql", **given)] == [

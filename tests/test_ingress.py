@@ -25,7 +25,7 @@ json_values = st.recursive(
 
 def test_an_identity_is_read() -> None:
     assert ingress.identity(WHO) == Identity(ID, ID, "Acme")
-    more = ingress.identity({**WHO, "record_fields": ["id", "revision", "id"], "what a later one says": 1})
+    more = ingress.identity({**WHO, "record_fields": ["id", "revision", "id", 7, "A b"], "what a later one says": 1})
     assert more.record_fields == {"id", "revision"}
 
 
@@ -36,6 +36,8 @@ def test_an_identity_is_read() -> None:
         {"org_id": str(ID).upper() + " "},
         {"org_id": "{" + str(ID) + "}"},
         {"org_id": ID.hex},
+        {"org_id": str(ID).upper()},
+        {"org_id": "00000000-0000-0000-0000-000000000000"},
         {"org_id": 7},
         {"org_id": None},
         {"steward_id": ["x"]},
@@ -44,8 +46,9 @@ def test_an_identity_is_read() -> None:
         {"org_name": 5},
         {"org_name": None},
         {"record_fields": "id"},
-        {"record_fields": [1]},
-        {"record_fields": ["x"] * 201},
+        {"record_fields": ["model"]},
+        {"record_fields": ["id"] * 201},
+        {"record_fields": []},
     ],
     ids=lambda changes: f"{next(iter(changes))}-{next(iter(changes.values()))!s:.12}",
 )

@@ -161,6 +161,9 @@ def _refusal(parse: Callable[[str], object], given_text: str) -> str | None:
         "https://butler.example/?org=1",
         "https://butler.example/#x",
         "https://butler.example?",
+        "https://butler.example/a/../b",
+        "https://butler.example/%2e%2e",
+        "https://butler.example/" + "x" * 2000,
         "",
     ],
 )
@@ -179,6 +182,7 @@ def test_an_address_that_may_not_be_asked_is_refused_without_being_repeated(url:
         ("http://localhost:7690", "http://localhost:7690"),
         ("http://127.0.0.1:7690", "http://127.0.0.1:7690"),
         ("http://[::1]:7690", "http://[::1]:7690"),
+        ("HTTPS://Butler.Example:443/Path", "https://butler.example/Path"),
     ],
 )
 def test_https_and_loopback_may_be_asked(url: str, base: str) -> None:

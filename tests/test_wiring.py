@@ -21,6 +21,7 @@ from steward.adapters.files import FilesBodyStore
 from steward.adapters.gcs import GcsBodyStore
 from steward.adapters.httpx_upstream import HttpxUpstream
 from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_ledger import SCHEMA_VERSION
 from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
 from steward.destination import Destination
@@ -381,7 +382,7 @@ def test_a_schema_that_is_too_old_is_said(postgres: Database) -> None:
 
     async def story() -> None:
         await becomes(services, "schema")
-        postgres.run("UPDATE steward_schema SET version_num = '0001'")
+        postgres.run(f"UPDATE steward_schema SET version_num = '{SCHEMA_VERSION}'")
         await becomes(services, "ready")
 
     run(services, story)

@@ -2,21 +2,24 @@
 
 It takes calls of `egress.py` alone and sends exactly their method, path, query, body and head (SECURITY F20): no field
 of a library's or a caller's joins them. https alone (plain http for loopback addresses), no redirect followed, no proxy
-or other word from the environment, answers read to 8 MiB. It tries nothing again.
+of the environment asked, no cookie kept, answers read to 8 MiB. It tries nothing again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import ssl
-import time
-from collections.abc import Callable
-from typing import Final, NoReturn
+import threading
+from collections.abc import Iterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final, NoReturn
 
 import httpx
 
 from steward import values
-from steward.egress import Call, Headers
+from steward.egress import CALLS, Call, Headers
 from steward.errors import (
     ButlerDenied,
     ButlerNonsense,
@@ -30,10 +33,11 @@ from steward.words import Secret
 CONNECT_TIMEOUT_S: Final = 10.0
 SILENCE_TIMEOUT_S: Final = 30.0
 DEADLINE_S: Final = 60.0
-"""From the first octet out to the last one back, however it drips."""
+"""For one call, however its answer drips; what a connection may take comes before it."""
 MAX_ANSWER_BYTES: Final = 8 << 20
 MAX_RETRY_AFTER_S: Final = 300.0
 
+_CONNECTED: Final = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
 _DENIED: Final = frozenset({401, 403})
 _LATER: Final = frozenset({408, 425, 429})
 
@@ -46,34 +50,53 @@ class HttpButler(ControlPlane):
         url: str,
         token: Secret[str],
         tls: ssl.SSLContext | None = None,
-        now: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         """`url`: with or without a path before `/api`. Raises ValueError for one that may not be asked."""
         self._base = values.butler_url(url)
         self._token = token
-        self._now = now
         self._deadline_s = deadline_s
         timeout = httpx.Timeout(min(SILENCE_TIMEOUT_S, deadline_s), connect=min(CONNECT_TIMEOUT_S, deadline_s))
-        limits = httpx.Limits(max_connections=4, max_keepalive_connections=2, keepalive_expiry=15)
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=15)
         verify = ssl.create_default_context() if tls is None else tls
         transport = httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits, retries=0)
-        self._client = httpx.Client(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
+        self._socket: socket.socket | None = None
+        self._late = False
+        self._client = httpx.Client(
+            transport=transport,
+            timeout=timeout,
+            trust_env=False,
+            follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, so none is sent
+        )
         self._client.headers.clear()  # the library's own: every field that goes out is one of `egress.Headers`
 
     def ask(self, call: Call, fields: frozenset[str] | None = None) -> object:
-        until = self._now() + self._deadline_s
+        if type(call) not in CALLS:
+            raise TypeError("only a call of egress.py leaves")
+        call = type(call).model_validate(call)
         body = call.body(fields)
-        head = Headers(authorization=self._token.reveal(), content_type=None if body is None else "application/json")
+        head = Headers(
+            authorization=f"Bearer {self._token.reveal()}", content_type=None if body is None else "application/json"
+        )
         try:
-            with self._client.stream(
-                call.METHOD, self._base + call.target(), headers=head.fields(), content=body
-            ) as answer:
-                document = self._read(answer, until)
+            with (
+                self._in_time(),
+                self._client.stream(
+                    call.METHOD,
+                    self._base + call.target(),
+                    headers=head.fields(),
+                    content=body,
+                    extensions={"trace": self._note_socket},
+                ) as answer,
+            ):
+                if not answer.is_success:
+                    _refused(answer)
+                document = self._read(answer)
+        except httpx.InvalidURL:
+            raise ButlerNonsense from None  # where a redirect would lead
         except (httpx.HTTPError, httpx.StreamError, OSError) as foreign:
             raise ButlerUnavailable from foreign
-        if not answer.is_success:
-            _refused(answer)
         if not document:
             return None
         parsed = jsondoc.parse(document)
@@ -84,8 +107,8 @@ class HttpButler(ControlPlane):
     def close(self) -> None:
         self._client.close()
 
-    def _read(self, answer: httpx.Response, until: float) -> bytes:
-        """The body as it stands on the wire: whole, uncompressed, within size and time."""
+    def _read(self, answer: httpx.Response) -> bytes:
+        """The body as it stands on the wire: whole, uncompressed, within its size."""
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise ButlerNonsense
         document = bytearray()
@@ -93,9 +116,32 @@ class HttpButler(ControlPlane):
             document += piece
             if len(document) > MAX_ANSWER_BYTES:
                 raise ButlerNonsense
-            if self._now() > until:
-                raise ButlerUnavailable
         return bytes(document)
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """What goes on beyond the deadline, a head or a body, breaks: the library's own times begin with each octet."""
+        self._late = False
+        watch = threading.Timer(self._deadline_s, self._break)
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+        if self._late:
+            raise ButlerUnavailable  # an answer without a length ends where its connection does: this one did not
+
+    def _note_socket(self, event: str, told: dict[str, Any]) -> None:
+        """The library tells what it does; of that only the connection's socket is kept, for `_break`."""
+        if event in _CONNECTED and (stream := told.get("return_value")) is not None:
+            self._socket = stream.get_extra_info("socket")
+
+    def _break(self) -> None:
+        self._late = True
+        with contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _refused(answer: httpx.Response) -> NoReturn:

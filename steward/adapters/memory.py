@@ -89,6 +89,7 @@ class MemoryDirectory(Directory):
     def __init__(self) -> None:
         self._keys: dict[str, ApiKey] = {}
         self._registrations: dict[UUID, Registration] = {}
+        self._tokens: dict[UUID, Secret[str]] = {}
         self._secrets = {"provider_key_hash": Secret(secrets.token_bytes(32))}
         self._lock = threading.Lock()
 
@@ -140,19 +141,22 @@ class MemoryDirectory(Directory):
             if before is not None and before.deregistered_at is None and before.butler_url != butler_url:
                 raise LedgerFault(REGISTERED_ELSEWHERE)
             made = Registration(
-                id=uuid4() if before is None else before.id,
+                id=before.id if before is not None and before.butler_url == butler_url else uuid4(),
                 org_id=said.org_id,
                 org_name=said.org_name,
                 steward_id=said.steward_id,
                 butler_url=butler_url,
                 registered_at=datetime.now(UTC),
-                token=token,
             )
             self._registrations[said.org_id] = made
+            self._tokens[said.org_id] = token
         return made
 
     def registrations(self) -> list[Registration]:
         return sorted(self._registrations.values(), key=lambda each: (each.org_name, each.org_id))
+
+    def token(self, org_id: UUID) -> Secret[str] | None:
+        return self._tokens.get(org_id)
 
     def deregister(self, org_id: UUID) -> Registration | None:
         with self._lock:
@@ -160,8 +164,9 @@ class MemoryDirectory(Directory):
             if before is None or before.deregistered_at is not None:
                 return before
             now = datetime.now(UTC)
-            ended = dataclasses.replace(before, token=None, deregistered_at=now)
+            ended = dataclasses.replace(before, deregistered_at=now)
             self._registrations[org_id] = ended
+            del self._tokens[org_id]
             for key in [key for key in self._keys.values() if key.registration_id == before.id and key.is_active]:
                 self._keys[key.key_hash] = dataclasses.replace(key, is_active=False, updated_at=now)
         return ended

@@ -50,20 +50,27 @@ CONFIRM_KEYS: Final = f"""
     WHERE key_hash IN (SELECT jsonb_array_elements_text(CAST(:key_hashes AS jsonb)))
 """
 
-_REGISTRATION: Final = "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at, token"
+_REGISTRATION: Final = "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at"
+
+REGISTERED: Final = "SELECT id, butler_url, deregistered_at FROM registrations WHERE org_id = :org_id FOR UPDATE"
 
 REGISTER: Final = f"""
     INSERT INTO registrations AS known (id, org_id, org_name, steward_id, butler_url, token)
     VALUES (:id, :org_id, :org_name, :steward_id, :butler_url, :token)
     ON CONFLICT (org_id) DO UPDATE SET
-        org_name = excluded.org_name, steward_id = excluded.steward_id, butler_url = excluded.butler_url,
-        token = excluded.token, registered_at = clock_timestamp(), deregistered_at = NULL
-    WHERE known.deregistered_at IS NOT NULL OR known.butler_url = excluded.butler_url
+        id = excluded.id, org_name = excluded.org_name, steward_id = excluded.steward_id,
+        butler_url = excluded.butler_url, token = excluded.token, registered_at = clock_timestamp(),
+        deregistered_at = NULL
+    WHERE known.deregistered_at IS NOT NULL OR (known.id = excluded.id AND known.butler_url = excluded.butler_url)
     RETURNING {_REGISTRATION}
 """
-"""One statement decides: of two who register an organisation at two Butlers at once, one is refused."""
+"""One statement decides: of two who register an organisation at once, at two Butlers or both first, one does."""
 
 REGISTRATIONS: Final = f"SELECT {_REGISTRATION} FROM registrations ORDER BY org_name, org_id"
+
+FIND_REGISTRATION: Final = f"SELECT {_REGISTRATION} FROM registrations WHERE org_id = :org_id"
+
+FIND_TOKEN: Final = "SELECT id, butler_url, token FROM registrations WHERE org_id = :org_id"  # noqa: S105
 
 DEREGISTER: Final = """
     UPDATE registrations SET token = NULL, deregistered_at = clock_timestamp()
@@ -121,32 +128,44 @@ class PostgresDirectory(Directory):
         return self._keys(_CONFIRM_KEYS, {"key_hashes": orjson.dumps(list(key_hashes)).decode()})
 
     def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
-        sealed = self._keyring.seal(Purpose.SECRETS, token.reveal().encode(), _token_facts(said.org_id, butler_url))
-        facts = {
-            "id": uuid4(),
-            "org_id": said.org_id,
-            "org_name": said.org_name,
-            "steward_id": said.steward_id,
-            "butler_url": butler_url,
-            "token": sealed,
-        }
         with mapped(), self._engine.begin() as connection:
+            before = connection.execute(_REGISTERED, {"org_id": said.org_id}).one_or_none()
+            same = before is not None and before.butler_url == butler_url
+            row_id = before.id if before is not None and same else uuid4()
+            facts = {
+                "id": row_id,
+                "org_id": said.org_id,
+                "org_name": said.org_name,
+                "steward_id": said.steward_id,
+                "butler_url": butler_url,
+                "token": self._keyring.seal(
+                    Purpose.SECRETS, token.reveal().encode(), _token_facts(row_id, said.org_id, butler_url)
+                ),
+            }
             row = connection.execute(_REGISTER, facts).one_or_none()
         if row is None:
             raise LedgerFault(REGISTERED_ELSEWHERE)
-        return self._registration(row)
+        return _registration(row)
 
     def registrations(self) -> list[Registration]:
         with mapped(), self._engine.begin() as connection:
-            return [self._registration(row) for row in connection.execute(_REGISTRATIONS)]
+            return [_registration(row) for row in connection.execute(_REGISTRATIONS)]
+
+    def token(self, org_id: UUID) -> Secret[str] | None:
+        with mapped(), self._engine.begin() as connection:
+            row = connection.execute(_FIND_TOKEN, {"org_id": org_id}).one_or_none()
+        if row is None or row.token is None:
+            return None
+        facts = _token_facts(row.id, org_id, row.butler_url)
+        return Secret(self._keyring.open(Purpose.SECRETS, bytes(row.token), facts).reveal().decode())
 
     def deregister(self, org_id: UUID) -> Registration | None:
         with mapped(), self._engine.begin() as connection:
             ended = connection.execute(_DEREGISTER, {"org_id": org_id}).scalar_one_or_none()
             if ended is not None:
                 connection.execute(_REST_KEYS, {"org_id": org_id, "registration_id": ended})
-            rows = connection.execute(_REGISTRATIONS).all()
-        return next((self._registration(row) for row in rows if row.org_id == org_id), None)
+            row = connection.execute(_FIND_REGISTRATION, {"org_id": org_id}).one_or_none()
+        return None if row is None else _registration(row)
 
     def instance_secret(self, name: str) -> Secret[bytes]:
         with mapped(), self._engine.begin() as connection:
@@ -155,23 +174,18 @@ class PostgresDirectory(Directory):
             raise SchemaTooOld
         return self._keyring.open(Purpose.SECRETS, bytes(sealed), instance_facts(name))
 
-    def _registration(self, row: Row[Any]) -> Registration:
-        facts = dict(row._mapping)
-        sealed = facts.pop("token")
-        token = None
-        if sealed is not None:
-            opened = self._keyring.open(Purpose.SECRETS, bytes(sealed), _token_facts(row.org_id, row.butler_url))
-            token = Secret(opened.reveal().decode())
-        return Registration(**facts, token=token)
-
     def _keys(self, statement: TextClause, facts: dict[str, object]) -> list[ApiKey]:
         with mapped(), self._engine.begin() as connection:
             return [_api_key(row) for row in connection.execute(statement, facts)]
 
 
-def _token_facts(org_id: UUID, butler_url: str) -> SealFacts:
-    """A token opens for the organisation and the Butler it was sealed for: moved to another row it is worth nothing."""
-    return SealFacts(row_id="registration", org_id=org_id, owner="token", destination=butler_url)
+def _token_facts(row_id: UUID, org_id: UUID, butler_url: str) -> SealFacts:
+    """A token opens for the row, the organisation and the Butler it was sealed for: moved, it is worth nothing."""
+    return SealFacts(row_id=str(row_id), org_id=org_id, owner="token", destination=butler_url)
+
+
+def _registration(row: Row[Any]) -> Registration:
+    return Registration(**row._mapping)
 
 
 def instance_facts(name: str) -> SealFacts:
@@ -192,3 +206,4 @@ _REGISTER, _REGISTRATIONS, _DEREGISTER, _REST_KEYS = (
     text(DEREGISTER),
     text(REST_KEYS),
 )
+_REGISTERED, _FIND_REGISTRATION, _FIND_TOKEN = text(REGISTERED), text(FIND_REGISTRATION), text(FIND_TOKEN)

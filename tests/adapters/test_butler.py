@@ -45,7 +45,7 @@ def test_a_call_is_its_line_its_five_fields_and_the_connection_s_own(monkeypatch
     """SECURITY F20: whatever the environment or a library would like to add."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    with asking(says(200, WHO), says(200, []), says(204), says(200)) as (butler, wire):
+    with asking(says(200, WHO, "set-cookie: sid=tracking"), says(200, []), says(204), says(200)) as (butler, wire):
         assert butler.ask(Me()) == WHO
         assert butler.ask(ApiKeys(updated_after=datetime(2026, 1, 2, tzinfo=UTC))) == []
         assert butler.ask(Ack(job_id=ID)) is None
@@ -91,6 +91,9 @@ def test_a_path_of_the_address_stands_before_ours() -> None:
         (says(422, {"detail": "field"}), ButlerRejected),
         (says(429), ButlerUnavailable),
         (says(500), ButlerUnavailable),
+        (says(503, b"\x1f\x8b", "content-encoding: gzip"), ButlerUnavailable),
+        (says(401, b"\x1f\x8b", "content-encoding: br"), ButlerDenied),
+        (says(302, None, "location: https://" + "x" * 60_000), ButlerNonsense),
         (says(503), ButlerUnavailable),
         (says(302, None, "location: http://127.0.0.1:1/elsewhere"), ButlerNonsense),
         (says(200, b"not json"), ButlerNonsense),
@@ -134,6 +137,25 @@ def test_an_answer_that_drips_ends_by_its_deadline() -> None:
     with asking(dripping, deadline_s=0.5) as (butler, _), pytest.raises(ButlerUnavailable):
         butler.ask(Me())
     stop.set()
+
+
+def test_a_head_that_drips_ends_by_its_deadline_too() -> None:
+    stop = threading.Event()
+    for head, piece in ((b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"), (b"", b"HTTP/1.1 103 Early\r\n\r\n")):
+        dripping = without_end(head, piece, stop, pause_s=0.05)
+        with asking(dripping, deadline_s=0.5) as (butler, _), pytest.raises(ButlerUnavailable):
+            butler.ask(Me())
+    stop.set()
+
+
+def test_nothing_but_a_call_of_the_list_leaves() -> None:
+    class Evil(Me):
+        PATH = "/x?prompt=hello"
+
+    with asking(says(200, WHO)) as (butler, wire):
+        with pytest.raises(TypeError):
+            butler.ask(Evil())
+        assert wire.calls == []
 
 
 def test_one_who_never_answers_is_given_up() -> None:

@@ -20,8 +20,8 @@ from tests.contracts.records import ORG
 from tests.contracts.test_directory import a_hash
 from tests.servers.postgres import Database
 
-WITHOUT_ORGANISATION = {"FIND_KEY", "CHANGED_KEYS", "CONFIRM_KEYS"}
-"""They find out whose a key is: a look-up by hash, and the poll over all that is cached."""
+WITHOUT_ORGANISATION = {"FIND_KEY", "CHANGED_KEYS", "CONFIRM_KEYS", "REGISTRATIONS"}
+"""They list the organisations, or find out whose a key is: a look-up by hash, and the poll over all that is cached."""
 
 
 def statements() -> dict[str, str]:
@@ -36,7 +36,9 @@ def statements() -> dict[str, str]:
 
 
 def test_every_statement_on_a_tenants_table_names_the_organisation() -> None:
-    tenants = {name: sql for name, sql in statements().items() if re.search(r"\b(llm_requests|api_keys)\b", sql)}
+    tenants = {
+        name: sql for name, sql in statements().items() if re.search(r"\b(llm_requests|api_keys|registrations)\b", sql)
+    }
     assert {"UPSERT", "GET", "NEWEST", "CREATE_KEY", "LIST_KEYS", "REVOKE_KEY", "GET_KEY"} <= tenants.keys()
     lacking = {
         name for name, sql in tenants.items() if not re.search(r"org_id = (:org_id|excluded\.org_id)|:org_id", sql)
@@ -146,12 +148,18 @@ def test_a_token_rests_sealed_and_opens_for_its_organisation_and_butler_alone(
     [(sealed,)] = postgres.run("SELECT token FROM registrations")
     assert isinstance(sealed, bytes)
     assert TOKEN.reveal().encode() not in sealed
-    for change in ("butler_url = 'https://evil.example'", "org_id = gen_random_uuid()"):
+    [made] = directory.registrations()
+    other = uuid4()
+    moved = ("butler_url = 'https://evil.example'", "id = gen_random_uuid()", f"org_id = '{other}'")
+    for change in moved:
         postgres.run(f"UPDATE registrations SET {change}")
         with pytest.raises(SealBroken):
-            directory.registrations()
-        postgres.run(f"UPDATE registrations SET butler_url = '{BUTLER}', org_id = '{WHO.org_id}'")
-    assert [each.token is not None for each in directory.registrations()] == [True]
+            directory.token(other if "org_id" in change else WHO.org_id)
+        assert len(directory.registrations()) == 1, "it is still listed, so that it can be deregistered"
+        postgres.run(f"UPDATE registrations SET butler_url = '{BUTLER}', id = '{made.id}', org_id = '{WHO.org_id}'")
+    token = directory.token(WHO.org_id)
+    assert token is not None
+    assert token.reveal() == TOKEN.reveal()
 
 
 def test_the_keys_of_a_deregistered_organisation_rest_and_others_do_not(
@@ -185,6 +193,7 @@ CALLS: list[Callable[[Directory], object]] = [
     lambda directory: directory.instance_secret("provider_key_hash"),
     lambda directory: directory.register(WHO, BUTLER, TOKEN),
     lambda directory: directory.registrations(),
+    lambda directory: directory.token(WHO.org_id),
     lambda directory: directory.deregister(WHO.org_id),
 ]
 

@@ -10,7 +10,7 @@ down_revision = "0001"
 _REGISTRATIONS = """
 CREATE TABLE registrations (
     id uuid NOT NULL PRIMARY KEY,
-    org_id uuid NOT NULL UNIQUE,
+    org_id uuid NOT NULL UNIQUE CHECK (org_id <> '00000000-0000-0000-0000-000000000000'),
     org_name text NOT NULL CHECK (char_length(org_name) BETWEEN 1 AND 200),
     steward_id uuid NOT NULL,
     butler_url text NOT NULL CHECK (char_length(butler_url) BETWEEN 1 AND 2000),
