@@ -254,6 +254,7 @@ async def main():
         "refused": refused > 0,
         "numbers twice": len(sum(there.numbers, [])) - len(set(sum(there.numbers, []))),
         "lost": spool.lost, "gaps": there.gaps,
+        "numbers": sum(there.numbers, []),
         "fates": [[end.bodies_shed for end in there.ends], len(there.intents)],
     }))
 
@@ -280,7 +281,7 @@ def test_a_disk_that_takes_a_part_of_a_turn_decides_each_call_alone(folder: Path
     """The write is cut somewhere: ends keep their records, without bodies if need be; intents that found no room are
     refused before anything of theirs was sent; and nothing half written stays."""
     told = cut_in_a_turn(folder, room, 0, "turns")
-    del told["fates"]
+    del told["fates"], told["numbers"]
     assert told == {
         "all ends": True,
         "shed": True,
@@ -297,8 +298,83 @@ def test_a_disk_that_takes_a_part_of_a_turn_decides_each_call_alone(folder: Path
 def test_calls_have_the_fate_that_they_would_have_had_one_by_one(tmp_path: Path, room: int, reserve: int) -> None:
     """Once the disk is full the reserve is for records alone: no body and no new call takes of it."""
     together, alone = (cut_in_a_turn(tmp_path / how, room, reserve, how) for how in ("turns", "alone"))
+    del together["numbers"], alone["numbers"]
     assert together == alone
     assert together["refused"]
+
+
+def test_what_the_disk_took_whole_stays_where_a_settler_may_have_read_it(folder: Path) -> None:
+    """Ten intents stand there; two of the ten ends fit: they keep the numbers that they were written with."""
+    numbers = cut_in_a_turn(folder, 8_000, 0, "turns")["numbers"]
+    assert isinstance(numbers, list)
+    assert numbers[:12] == list(range(12))
+    assert numbers[12] >= 30, "and nobody else is ever given those of what was cut off"
+
+
+FULL = """
+import asyncio, json, os, sys
+from pathlib import Path
+from steward import log
+from steward.adapters.spool import Spool, SpoolLimits
+from steward.errors import NotAccepted
+from tests.adapters.test_spool import call, found, intent
+from tests.spooled import KEYRING
+
+log.configure("error")
+disk = Path(sys.argv[1])
+
+async def main():
+    loop = asyncio.get_running_loop() if sys.argv[2] == "turns" else None
+    spool = Spool(disk / "spool", KEYRING, SpoolLimits(reserve_bytes=1 << 20, flush_interval_s=60), loop)
+    first, large, late, last = call(), call(os.urandom(200_000)), call(), call(os.urandom(60_000))
+    spool.intend(intent(first))
+    (segment,) = disk.rglob("*.seg")
+    sizes = [segment.stat().st_size]
+    for _ in range(2):  # up to the last octets of a page: a full disk still takes what goes into one that it has
+        await asyncio.sleep(0.01)
+        filled = 0 if len(sizes) == 1 else (4096 - 60 - sizes[1] % 4096 - (sizes[1] - sizes[0])) % 4096
+        spool.submit(call(b"x" * filled, b""))
+        sizes.append(segment.stat().st_size)
+    assert 4096 - 100 < sizes[2] % 4096
+    # No pause from here on: that was the first record of the turn, and what comes behind it is held.
+    with (disk / "filler").open("wb", buffering=0) as filler:
+        try:
+            while filler.write(b"x" * 4096):
+                pass
+        except OSError:
+            pass
+    refused = False
+    waits = [spool.submit(large)]
+    try:
+        waits.append(spool.intend(intent(late)))
+    except NotAccepted:
+        refused = True
+    waits.append(spool.submit(last))
+    told = await asyncio.gather(*(each for each in waits if each is not None), return_exceptions=True)
+    refused = refused or any(isinstance(each, NotAccepted) for each in told)
+    there = found(disk / "spool")
+    began = late.id in {each.id for each in there.intents}
+    print(json.dumps([refused, began, [end.bodies_shed for end in there.ends if end.id in {large.id, last.id}]]))
+    await spool.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["turns", "alone"])
+def test_once_the_reserve_is_broken_into_no_call_begins_and_no_body_is_kept(tmp_path: Path, how: str) -> None:
+    """Also of those that were held before it was known: what is left is for the ends of calls that were sent."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = f'mount -t tmpfs -o size=4m spool "{disk}" && exec "$@"'
+    inside = ["unshare", "-rm", "sh", "-c", script, "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be mounted here")
+    ran = subprocess.run(
+        [*inside, sys.executable, "-c", FULL, str(disk), how], capture_output=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == [True, False, [True, True]]
 
 
 def test_one_record_that_cannot_be_written_takes_no_other_with_it(folder: Path) -> None:
