@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from steward.adapters.files import FilesBodyStore
+from steward.adapters.files import SYNCED_TOGETHER, FilesBodyStore, file_system_synced
 from steward.destination import FilesDestination
 from steward.errors import BodyNotFound, StoreRefused
 from steward.ports import Put, PutResult
@@ -159,3 +159,36 @@ def test_writers_of_the_same_object_never_show_half_of_it(folder: Path) -> None:
 def test_a_folder_that_is_not_absolute_is_refused(folder_name: str) -> None:
     with pytest.raises(ValueError, match="absolute"):
         FilesBodyStore(FilesDestination(folder_name))
+
+
+def _many(count: int) -> list[Put]:
+    return [
+        Put(f"{number % 3}/2026-11-03/{number}.json.gz", bytes([number % 256]), "0" * 64, 1) for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("count", "calls"), [(SYNCED_TOGETHER - 1, 0), (SYNCED_TOGETHER, 1), (300, 2)])
+@pytest.mark.parametrize("can", [True, False])
+def test_a_batch_is_synced_at_once_and_where_that_fails_each_file_alone(
+    folder: Path, count: int, calls: int, can: bool
+) -> None:
+    asked: list[int] = []
+
+    def sync_all(handle: int) -> bool:
+        asked.append(len(list(folder.rglob("*.json.gz"))))
+        return can and file_system_synced(handle)
+
+    store = FilesBodyStore(FilesDestination(str(folder)), sync_all)
+    puts = _many(count)
+    assert [result.ref is not None for result in store.put_many(puts)] == [True] * count
+    assert [store.get(put.key) for put in puts] == [put.source for put in puts]
+    assert list(folder.rglob(".*")) == []
+    # No file has its name before its octets are on the disk: a call saw only those of the batches before.
+    assert asked == [256 * call for call in range(calls)]
+
+
+def test_a_file_system_is_synced_only_where_there_is_one(tmp_path: Path) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    assert file_system_synced(handle)
+    os.close(handle)
+    assert not file_system_synced(handle)
