@@ -2,9 +2,9 @@
 
 It follows no link below that folder, leaves nothing that others can read, and never opens a path by its full name.
 
-A batch is brought to the disk by one `syncfs(2)` where the kernel reports what failed in it (Linux 5.8): 0.1 ms of CPU a
-file less than `fsync` of each, measured on ext4. When that call fails, each file is synced alone, so that the fault is
-the fault of its own file.
+A batch is brought to the disk by one `syncfs(2)` where the kernel reports what failed in it (Linux 5.8): 0.1 ms of CPU
+a file less than `fsync` of each, measured on ext4. When that call fails, each file is synced alone, so that the fault
+is the fault of its own file.
 """
 
 from __future__ import annotations
