@@ -166,7 +166,7 @@ TABLE: tuple[Setting, ...] = (
         values.proxy,
         None,
         "http://host:port",
-        "An egress proxy for provider calls (also `https_proxy`).",
+        "An egress proxy for calls to providers and to Butler (also `https_proxy`).",
         secret=True,
         show=values.shown_proxy,
         optional=True,

@@ -17,7 +17,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from steward import log, metrics
+from steward import log, metrics, values
 from steward.authenticate import Authenticator, KeyLimits
 from steward.capture import Spill
 from steward.counted_calls import CountedCalls
@@ -189,7 +189,21 @@ def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPla
         tls = _tls(settings) if file is None else tls_context(str(file))
     except OSError:
         raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
-    return lambda url, token: HttpButler(url, token, tls)
+
+    def opened(url: str, token: Secret[str]) -> ControlPlane:
+        return HttpButler(url, token, tls, proxy_url=_proxy_towards(url, settings))
+
+    return opened
+
+
+def _proxy_towards(url: str, settings: Settings) -> Secret[str] | None:
+    """The egress proxy, when calls to this address take it."""
+    if settings.https_proxy is None:
+        return None
+    from steward.adapters.httpx_upstream import goes_through_proxy
+
+    through = goes_through_proxy(values.origin(url), True, ",".join(settings.no_proxy))
+    return settings.https_proxy if through else None
 
 
 def open_quarantine(settings: Settings) -> Quarantine:

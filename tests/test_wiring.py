@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -25,7 +27,8 @@ from steward.adapters.postgres_ledger import SCHEMA_VERSION
 from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
 from steward.destination import Destination
-from steward.errors import KeyCheckUnavailable, SettingError
+from steward.egress import Me
+from steward.errors import ButlerUnavailable, KeyCheckUnavailable, SettingError
 from steward.exchange import LOCAL_ORG, Intent
 from steward.forward import Pool
 from steward.ports import BodyStore, Directory
@@ -34,6 +37,7 @@ from steward.wiring import (
     Services,
     build,
     build_settler,
+    butler_opener,
     open_database,
     open_directory,
     open_quarantine,
@@ -42,8 +46,10 @@ from steward.wiring import (
     relay_conns,
     settler_conns,
 )
+from steward.words import Secret
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
+from tests.servers.butler_wire import says, wire_butler
 from tests.servers.postgres import KEYRING, Database, address_of
 from tests.servers.waiting import eventually, eventually_async
 
@@ -215,6 +221,23 @@ def test_calls_go_through_the_egress_proxy_but_for_hosts_that_are_spared() -> No
     direct = build(settings())
     assert [type(upstream) for upstream in direct.upstreams] == [Pool]
     run(direct, story)
+
+
+def test_butler_is_spoken_to_through_the_egress_proxy_but_where_it_is_spared() -> None:
+    """The way itself: nothing listens at the proxy's port, and at Butler's somebody does."""
+    with wire_butler([says(200, {"org_name": "Acme"})]) as wire, socket.create_server(("127.0.0.1", 0)) as unused:
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        unused.close()
+        token = Secret("mdm_st_" + "t" * 32)
+        spared = butler_opener(settings(HTTPS_PROXY=dead))(wire.url, token)
+        assert spared.ask(Me()) == {"org_name": "Acme"}
+        through = butler_opener(settings(HTTPS_PROXY=dead))("https://butler.example", token)
+        with pytest.raises(ButlerUnavailable) as refused:
+            through.ask(Me())
+        assert isinstance(refused.value.__cause__, httpx.ConnectError)
+        assert "111" in str(refused.value.__cause__)
+        for each in (spared, through):
+            each.close()
 
 
 # the spool

@@ -2,7 +2,7 @@
 
 It takes calls of `egress.py` alone and sends exactly their method, path, query, body and head (SECURITY F20): no field
 of a library's or a caller's joins them. https alone (plain http for loopback addresses), no redirect followed, no proxy
-of the environment asked, no cookie kept, answers read to 8 MiB. It tries nothing again.
+of the environment asked but only the one it is given, no cookie kept, answers read to 8 MiB. It tries nothing again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ DEADLINE_S: Final = 60.0
 MAX_ANSWER_BYTES: Final = 8 << 20
 MAX_RETRY_AFTER_S: Final = 300.0
 
-_CONNECTED: Final = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
+_CONNECTED: Final = (".connect_tcp.complete", ".start_tls.complete")
+"""Of a connection, and of a tunnel through a proxy: each hands on the socket that the next one wraps."""
 _DENIED: Final = frozenset({401, 403})
 _LATER: Final = frozenset({408, 425, 429})
 
@@ -51,15 +52,20 @@ class HttpButler(ControlPlane):
         token: Secret[str],
         tls: ssl.SSLContext | None = None,
         deadline_s: float = DEADLINE_S,
+        proxy_url: Secret[str] | None = None,
     ) -> None:
-        """`url`: with or without a path before `/api`. Raises ValueError for one that may not be asked."""
+        """`url`: with or without a path before `/api`. `proxy_url`: what tunnels to it; it may hold Basic credentials.
+
+        Raises ValueError for an address that may not be asked.
+        """
         self._base = values.butler_url(url)
         self._token = token
         self._deadline_s = deadline_s
         timeout = httpx.Timeout(min(SILENCE_TIMEOUT_S, deadline_s), connect=min(CONNECT_TIMEOUT_S, deadline_s))
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=15)
         verify = ssl.create_default_context() if tls is None else tls
-        transport = httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits, retries=0)
+        proxy = None if proxy_url is None else _proxy(proxy_url.reveal(), verify)
+        transport = httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits, retries=0, proxy=proxy)
         self._socket: socket.socket | None = None
         self._late = False
         self._client = httpx.Client(
@@ -134,7 +140,7 @@ class HttpButler(ControlPlane):
 
     def _note_socket(self, event: str, told: dict[str, Any]) -> None:
         """The library tells what it does; of that only the connection's socket is kept, for `_break`."""
-        if event in _CONNECTED and (stream := told.get("return_value")) is not None:
+        if event.endswith(_CONNECTED) and (stream := told.get("return_value")) is not None:
             self._socket = stream.get_extra_info("socket")
 
     def _break(self) -> None:
@@ -142,6 +148,10 @@ class HttpButler(ControlPlane):
         with contextlib.suppress(OSError):
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _proxy(url: str, tls: ssl.SSLContext) -> httpx.Proxy:
+    return httpx.Proxy(url, ssl_context=tls if url.lower().startswith("https:") else None)
 
 
 def _refused(answer: httpx.Response) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import ssl
@@ -26,11 +27,21 @@ from steward.errors import (
 from steward.version import VERSION
 from steward.words import Secret
 from tests.servers.butler_wire import Reply, WireButler, octets, says, wire_butler, without_end
+from tests.servers.egress_proxy import EgressProxy
 from tests.test_egress import facts
 
 TOKEN = "mdm_st_" + "t" * 32
 ID = UUID("0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e")
 WHO = {"steward_id": str(ID), "org_id": str(ID), "org_name": "Acme"}
+
+
+def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's side with a certificate of its own authority, and the side of whoever trusts that one."""
+    authority = trustme.CA()
+    server, friend = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(friend)
+    return server, friend
 
 
 @contextmanager
@@ -177,11 +188,7 @@ def test_an_address_that_may_not_be_asked_is_refused() -> None:
 
 
 def test_a_certificate_of_nobody_we_know_gets_no_token() -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    known = ssl.create_default_context()
-    authority.configure_trust(known)
+    context, known = certified()
     with wire_butler([says(200, WHO)], tls=context) as wire:
         stranger = HttpButler(wire.url, Secret(TOKEN))
         with pytest.raises(ButlerUnavailable):
@@ -191,6 +198,44 @@ def test_a_certificate_of_nobody_we_know_gets_no_token() -> None:
         friend = HttpButler(wire.url, Secret(TOKEN), tls=known)
         assert friend.ask(Me()) == WHO
         friend.close()
+
+
+@pytest.mark.parametrize("word", [None, "user:pass"])
+def test_it_may_be_spoken_to_through_the_company_s_proxy_alone(word: str | None) -> None:
+    """All of the call stands in the tunnel: the proxy learns host and port."""
+    context, known = certified()
+
+    async def asked(wire: WireButler) -> list[bytes]:
+        async with EgressProxy(word) as proxy:
+            through = proxy.url if word is None else proxy.url.replace("//", f"//{word}@")
+            butler = HttpButler(wire.url, Secret(TOKEN), known, proxy_url=Secret(through))
+            assert await asyncio.to_thread(butler.ask, Me()) == WHO
+            butler.close()
+            return proxy.heads
+
+    with wire_butler([says(200, WHO)], tls=context) as wire:
+        heads = asyncio.run(asked(wire))
+        assert [head.split(b"\r\n")[0] for head in heads] == [
+            f"CONNECT {wire.url.removeprefix('https://')} HTTP/1.1".encode()
+        ]
+        assert TOKEN.encode() not in b"".join(heads)
+
+
+def test_what_drips_through_the_proxy_ends_at_the_deadline() -> None:
+    context, known = certified()
+    stop = threading.Event()
+    drip = without_end(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", stop, 0.05)
+
+    async def asked(wire: WireButler) -> None:
+        async with EgressProxy() as proxy:
+            butler = HttpButler(wire.url, Secret(TOKEN), known, 1.0, Secret(proxy.url))
+            with pytest.raises(ButlerUnavailable):
+                await asyncio.to_thread(butler.ask, Me())
+            butler.close()
+
+    with wire_butler([drip], tls=context) as wire:
+        asyncio.run(asked(wire))
+        stop.set()
 
 
 def test_the_token_stands_in_no_representation() -> None:
