@@ -115,7 +115,7 @@ def running_steward(
 
     `settings` win over what is set here. A process that the block itself ended is left at that.
     """
-    address = _new_database(server)
+    address = new_database(server)
     environ = {**_environ(address, folder, provider_url), **(settings or {})}
     _expect_success(run_command(environ, "migrate"))
     created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
@@ -123,7 +123,7 @@ def running_steward(
     with ExitStack() as undo:
         engine = open_engine(address)
         undo.callback(engine.dispose)
-        process = undo.enter_context(_serving(environ, log))
+        process = undo.enter_context(serving(environ, log))
         port = _port_once_ready(process, log)
         yield RunningSteward(
             port=port,
@@ -137,7 +137,7 @@ def running_steward(
         )
 
 
-def _new_database(server: LocalPostgres) -> PostgresAddress:
+def new_database(server: LocalPostgres) -> PostgresAddress:
     name = f"steward_{next(_numbers)}"
     address = PostgresAddress(server.host, server.port, server.user, server.password, server.database, "disable")
     engine = open_engine(address)
@@ -182,7 +182,7 @@ def _expect_success(done: subprocess.CompletedProcess[bytes]) -> subprocess.Comp
 
 
 @contextmanager
-def _serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
         process = subprocess.Popen([*COMMAND, "serve"], env=dict(environ), cwd="/", stdout=out, stderr=out)
     try:
