@@ -31,7 +31,7 @@ from tests.servers.examples import respond
 from tests.servers.plain_http import Ended, Head, Message, Request, call, read_body, read_head
 from tests.servers.postgres import KEYRING, address_of
 from tests.servers.socket_provider import Answer, Provider, Received
-from tests.servers.steward import COMMAND, RunningSteward, _environ, _new_database, run_command, running_steward
+from tests.servers.steward import COMMAND, RunningSteward, _environ, new_database, run_command, running_steward
 from tests.servers.stores import S3Server
 from tests.servers.waiting import eventually
 
@@ -426,7 +426,7 @@ def test_a_spool_that_would_not_outlive_the_host_is_warned_of_once(
 ) -> None:
     if not Path("/dev/shm").is_dir() or file_system(Path("/dev/shm")) != "tmpfs":
         pytest.skip("there is no tmpfs at /dev/shm")
-    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
+    environ = _environ(new_database(postgres_server), tmp_path, provider.server.url)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
         with serving({**environ, "SPOOL_DIR": f"{memory}/spool", "WORKERS": "2"}, tmp_path / "log") as served:
             eventually(lambda: b"lies in memory" in served.log.read_bytes(), WITHIN_S)
@@ -500,7 +500,7 @@ def test_ctrl_c_counts_once_however_many_workers_hear_it(
 
     And the first call of all, before any worker has heard of the database, waits and is served.
     """
-    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
+    environ = _environ(new_database(postgres_server), tmp_path, provider.server.url)
     assert run_command(environ, "migrate").returncode == 0
     key = created_key(environ)
     with serving(environ, tmp_path / "log", ["--workers", "2"]) as served:
@@ -521,7 +521,7 @@ def test_a_schema_that_is_missing_then_migrated_and_a_wrong_key(
     postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
 ) -> None:
     """No crash loop: 503 with what to run, and ready without a restart. Another key than the database's is told too."""
-    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url) | {"OPS_PORT": "0"}
+    environ = _environ(new_database(postgres_server), tmp_path, provider.server.url) | {"OPS_PORT": "0"}
     with serving(environ, tmp_path / "log") as served:
         served.becomes("schema")
         said = json.loads(call(served.ops, Request(b"GET", b"/readyz")).body)
@@ -583,7 +583,7 @@ def test_a_signal_before_it_serves_ends_it_without_a_word_too_many(
     postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
 ) -> None:
     """Several workers, told as soon as the port is bound: none is left behind."""
-    environ = _environ(_new_database(postgres_server), tmp_path, provider.server.url)
+    environ = _environ(new_database(postgres_server), tmp_path, provider.server.url)
     for workers in ("1", "3"):
         log = tmp_path / f"log-{workers}"
         with serving(environ, log, ["--workers", workers]) as served:
