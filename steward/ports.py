@@ -261,6 +261,73 @@ class ControlPlane(Protocol):
         """Gives the connections back."""
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One call to Butler, as it is about to leave."""
+
+    registration_id: UUID | None
+    """None: a token is asked whose it is."""
+    kind: str
+    """The call's class in `egress.py`."""
+    target: str
+    """Path and query."""
+    count: int
+    body: bytes | None
+    first_id: UUID | None = None
+    """Of the records, in their order."""
+    last_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """One call to Butler, as the log has it. All but `answer` and `has_body` is bound to all rows before."""
+
+    number: int
+    at: datetime
+    registration_id: UUID | None
+    kind: str
+    target: str
+    count: int
+    bytes: int
+    sha256: str
+    """Of the body, hex; of nothing where there was none."""
+    first_id: UUID | None
+    last_id: UUID | None
+    chain: str
+    """HMAC-SHA-256, hex, over this row and the chain of the row before."""
+    answer: str | None = None
+    """`ok`, or the code of what went wrong; None: not known."""
+    has_body: bool = False
+
+
+class EgressLog(Protocol):
+    """What left for Butler: one row a call, written before it leaves. Only ever added to.
+
+    Every method raises LedgerUnavailable, SchemaTooOld.
+    """
+
+    def leaving(self, departure: Departure) -> int:
+        """Keeps it; the row's number. When it raises, nothing may leave."""
+
+    def answered(self, number: int, answer: str) -> None:
+        """What came of it; said once, later words change nothing."""
+
+    def newest(self, limit: int) -> list[Departed]:
+        """The newest, oldest of them first."""
+
+    def after(self, number: int, limit: int) -> list[Departed]:
+        """Those behind this one, in their order."""
+
+    def body(self, number: int) -> bytes | None:
+        """What was sent, for the newest 200 that sent something; None for all others."""
+
+    def first_broken(self) -> int | None:
+        """Walks all rows: the number of the first that is not what was written, or was preceded by one that is gone.
+
+        None: the chain is whole. What was cut off at its end leaves no trace.
+        """
+
+
 class Ledger(Protocol):
     """One row a call, once."""
 
@@ -279,6 +346,75 @@ class Ledger(Protocol):
 
     def ready(self) -> None:
         """Returns when the tables are there and new enough. Raises LedgerUnavailable, SchemaTooOld."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Rows that go out together: those of keys that a registration delivered, or those of keys made inside."""
+
+    registration_id: UUID
+    org_id: UUID
+    """The registration's."""
+    local: bool = False
+    """Those of keys made inside: they go out while this registration is the only one, from its `local_from` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A revision of a row that does not go out, and the code why."""
+
+    id: UUID
+    revision: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in a lane."""
+
+    rows: int = 0
+    """Counted as far as was asked."""
+    oldest_s: float = 0.0
+    """Age of the oldest call that waits; 0 when none does."""
+
+
+class Outbox(Protocol):
+    """Rows of the ledger that Butler has not, in their newest revision (DESIGN 10). Safe for any number of replicas.
+
+    A registration that is deregistered has no rows here. Times are the database's. Every method raises
+    LedgerUnavailable, SchemaTooOld.
+    """
+
+    def claim(self, lane: Lane, limit: int, lease_s: float) -> list[LedgerRow]:
+        """Rows that nobody else has claimed, newest first: half of the newest that wait, half of the oldest.
+
+        They are this caller's until they are marked, set aside or released, or the lease is over. Two who have the
+        same row do no harm: Butler takes a revision once.
+        """
+
+    def mark(self, lane: Lane, rows: Sequence[tuple[UUID, int]]) -> None:
+        """Butler has these revisions; a later one waits on."""
+
+    def set_aside(self, lane: Lane, rows: Sequence[SetAside]) -> None:
+        """These revisions do not go out. A later one is tried again."""
+
+    def release(self, lane: Lane, ids: Sequence[UUID]) -> None:
+        """Not now: whoever claims next may have them."""
+
+    def waiting(self, lane: Lane, most: int) -> Waiting:
+        """How many wait, claimed ones too, counted up to `most`, and for how long. Cheap."""
+
+    def keep_local(self, limit: int, managed: bool) -> int:
+        """Says `local` of rows of keys made inside that go nowhere; of how many, at most `limit`.
+
+        With exactly one registration and not `managed` those are the calls from before it, else all.
+        """
+
+    def backfill(self, since: datetime, limit: int) -> int | None:
+        """Lets the only registration have the local rows of this time and later; how many are new, at most `limit`.
+
+        Call it until it is 0. None: there is not exactly one registration.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +510,8 @@ class Registration:
     registered_at: datetime
     """When a person inside registered it last."""
     deregistered_at: datetime | None = None
+    local_from: UUID = UUID(int=0)
+    """The first id of calls with keys made inside that may go out: those from before it stay (DESIGN 10)."""
 
 
 class Directory(Protocol):

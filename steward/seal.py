@@ -44,6 +44,7 @@ class Purpose(StrEnum):
     APPROVALS = "approvals"
     PROVIDER_KEY_HASH = "provider-key-hash"
     SYSTEM_PROMPT_HASH = "system-prompt-hash"
+    EGRESS_LOG = "egress-log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,11 @@ class MemoryLedger(Ledger):
     def ready(self) -> None:
         return None
 
+    def all_rows(self) -> list[LedgerRow]:
+        """Every row, of all organisations, in the order of their ids."""
+        with self._lock:
+            return sorted(self._rows.values(), key=lambda row: row.record.id)
+
     def all_records(self) -> list[Record]:
         """Every row, of all organisations."""
         with self._lock:
@@ -147,6 +152,7 @@ class MemoryDirectory(Directory):
                 steward_id=said.steward_id,
                 butler_url=butler_url,
                 registered_at=datetime.now(UTC),
+                local_from=_first_id_from_now() if before is None or before.deregistered_at else before.local_from,
             )
             self._registrations[said.org_id] = made
             self._tokens[said.org_id] = token
@@ -170,6 +176,13 @@ class MemoryDirectory(Directory):
             for key in [key for key in self._keys.values() if key.registration_id == before.id and key.is_active]:
                 self._keys[key.key_hash] = dataclasses.replace(key, is_active=False, updated_at=now)
         return ended
+
+    def say_local_from(self, registration_id: UUID, first: UUID) -> None:
+        """Lowers it, never raises it."""
+        with self._lock:
+            for org_id, each in self._registrations.items():
+                if each.id == registration_id and first < each.local_from:
+                    self._registrations[org_id] = dataclasses.replace(each, local_from=first)
 
     def instance_secret(self, name: str) -> Secret[bytes]:
         if name not in self._secrets:
@@ -195,6 +208,10 @@ class MemoryAfterResponse(AfterResponse):
         for exchange in self.submitted:
             exchange.request.close()
             exchange.response.close()
+
+
+def _first_id_from_now() -> UUID:
+    return UUID(int=int(datetime.now(UTC).timestamp() * 1000) << 80)
 
 
 def _refusal(record: Record) -> str | None:

@@ -50,7 +50,7 @@ CONFIRM_KEYS: Final = f"""
     WHERE key_hash IN (SELECT jsonb_array_elements_text(CAST(:key_hashes AS jsonb)))
 """
 
-_REGISTRATION: Final = "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at"
+_REGISTRATION: Final = "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at, local_from"
 
 REGISTERED: Final = "SELECT id, butler_url, deregistered_at FROM registrations WHERE org_id = :org_id FOR UPDATE"
 
@@ -60,7 +60,8 @@ REGISTER: Final = f"""
     ON CONFLICT (org_id) DO UPDATE SET
         id = excluded.id, org_name = excluded.org_name, steward_id = excluded.steward_id,
         butler_url = excluded.butler_url, token = excluded.token, registered_at = clock_timestamp(),
-        deregistered_at = NULL
+        deregistered_at = NULL,
+        local_from = CASE WHEN known.deregistered_at IS NULL THEN known.local_from ELSE excluded.local_from END
     WHERE known.deregistered_at IS NOT NULL OR (known.id = excluded.id AND known.butler_url = excluded.butler_url)
     RETURNING {_REGISTRATION}
 """

@@ -22,7 +22,7 @@ from steward.errors import SchemaTooOld
 from steward.exchange import BodyState, ErrorCode, Outcome, Record, UsageSource
 from steward.ports import Ledger, LedgerRow, Refused
 
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 """The oldest schema this release works with. Versions are numbered in order; a newer one keeps what this one uses."""
 
 COLUMNS: Final = {
@@ -134,12 +134,12 @@ class PostgresLedger(Ledger):
     def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
         with mapped(), self._engine.begin() as connection:
             row = connection.execute(_GET, {"org_id": org_id, "id": request_id}).one_or_none()
-        return None if row is None else _ledger_row(row)
+        return None if row is None else ledger_row(row)
 
     def newest(self, org_id: UUID, limit: int) -> list[LedgerRow]:
         with mapped(), self._engine.begin() as connection:
             rows = connection.execute(_NEWEST, {"org_id": org_id, "limit": limit}).all()
-        return [_ledger_row(row) for row in rows]
+        return [ledger_row(row) for row in rows]
 
     def ready(self) -> None:
         with mapped(), self._engine.begin() as connection:
@@ -190,7 +190,8 @@ def _plain(value: object) -> object:
     raise TypeError
 
 
-def _ledger_row(row: Row[Any]) -> LedgerRow:
+def ledger_row(row: Row[Any]) -> LedgerRow:
+    """A row of `COLUMNS` and the revision."""
     values = dict(row._mapping)
     revision = values.pop("revision")
     error = values.pop("error_message")

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from steward.adapters import postgres_directory, postgres_ledger
+from steward.adapters import postgres_directory, postgres_ledger, postgres_outbox
 from steward.adapters.postgres_connection import RowsRefused, mapped, open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.errors import LedgerUnavailable, SchemaTooOld, SealBroken
@@ -20,18 +20,19 @@ from tests.contracts.records import ORG
 from tests.contracts.test_directory import a_hash
 from tests.servers.postgres import Database
 
-WITHOUT_ORGANISATION = {"FIND_KEY", "CHANGED_KEYS", "CONFIRM_KEYS", "REGISTRATIONS"}
-"""They list the organisations, or find out whose a key is: a look-up by hash, and the poll over all that is cached."""
+WITHOUT_ORGANISATION = {"FIND_KEY", "CHANGED_KEYS", "CONFIRM_KEYS", "REGISTRATIONS", "LOWER"}
+"""They list the organisations, find out whose a key is (a look-up by hash, and the poll over all that is cached), or
+hold of the only one there is."""
 
 
 def statements() -> dict[str, str]:
-    """Every SQL constant of the two adapters, by name."""
-    modules = (postgres_directory, postgres_ledger)
+    """Every SQL constant of the three adapters, by name."""
+    modules = (postgres_directory, postgres_ledger, postgres_outbox)
     found = {name: value for module in modules for name, value in vars(module).items() if name.isupper()}
     return {
         name: value
         for name, value in found.items()
-        if isinstance(value, str) and re.search(r"^\s*(SELECT|INSERT|UPDATE|DELETE)\b", value)
+        if isinstance(value, str) and re.search(r"^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b", value)
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -17,10 +18,11 @@ from migrations import MigrateResult, migrate
 from steward.adapters.postgres_connection import mapped, open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import COLUMNS, SCHEMA_VERSION, PostgresLedger
+from steward.adapters.postgres_partitions import ensure_partitions
 from steward.errors import LedgerUnavailable, SealBroken, facts
 from steward.seal import Keyring
 from steward.words import Secret
-from tests.contracts.records import ORG, a_full_record
+from tests.contracts.records import NOON, ORG, a_full_record
 from tests.contracts.test_directory import a_hash
 from tests.servers.postgres import KEYRING, Database
 from tests.servers.waiting import eventually
@@ -151,20 +153,22 @@ def test_the_table_has_the_columns_of_the_ledger_with_their_types(postgres: Data
     )
     types = {name: {"timestamp with time zone": "timestamptz"}.get(str(kind), kind) for name, kind in rows}
     assert {name: types[name] for name in COLUMNS} == COLUMNS
-    assert types.keys() - COLUMNS.keys() == {"revision", "outcome_rank", "body_rank"}
+    exported = {"exported_revision", "export_state", "export_code", "claimed_until"}
+    assert types.keys() - COLUMNS.keys() == {"revision", "outcome_rank", "body_rank", *exported}
 
 
 def test_only_tables_that_this_release_uses(postgres: Database) -> None:
     mine = {
         str(name)
         for name in tables(postgres)
-        if not re.search(r"_pkey$|_key$|_newest|_idx|_changed|_pk|_20\d\d_", str(name))
+        if not re.search(r"_pkey$|_key$|_newest|_export$|_idx\d*$|_changed|_pk|_20\d\d_", str(name))
     }
     assert mine == {
         "llm_requests",
         "llm_requests_default",
         "api_keys",
         "registrations",
+        "egress_log",
         "instance_secrets",
         "steward_schema",
     }
@@ -193,3 +197,25 @@ def test_the_statements_of_the_first_release_run_on_the_newest_schema(postgres: 
         )
         postgres.run("UPDATE api_keys SET is_active = false, revoked_at = clock_timestamp() WHERE org_id = :id", id=ORG)
     assert postgres.run("SELECT revision, outcome_rank, body_rank FROM llm_requests") == [(1, 1, 0)]
+
+
+def test_calls_of_before_the_export_stay_inside_and_none_is_written_anew(empty_postgres: Database) -> None:
+    """0003 on a ledger that is full: columns of the catalogue, not of the rows."""
+    engine = empty_postgres.engine
+    with engine.begin() as connection:
+        command.upgrade(migrations._config(connection), "0002")
+        ensure_partitions(connection, NOON)
+    PostgresLedger(engine).record([a_full_record() for _ in range(5)])
+    where = "SELECT id, ctid::text, tableoid FROM llm_requests ORDER BY id"
+    before = empty_postgres.run(where)
+    files = (
+        "SELECT pg_relation_filenode(inhrelid) FROM pg_inherits WHERE inhparent = 'llm_requests'::regclass ORDER BY 1"
+    )
+    stood = empty_postgres.run(files)
+    assert migrate(engine, KEYRING) == MigrateResult("0002", head())
+    assert (empty_postgres.run(where), empty_postgres.run(files)) == (before, stood)
+    told = "SELECT DISTINCT exported_revision, export_state FROM llm_requests"
+    assert empty_postgres.run(told) == [(0, "local")]
+    late = a_full_record()
+    PostgresLedger(engine).record([late])
+    assert empty_postgres.run("SELECT export_state FROM llm_requests WHERE id = :id", id=late.id) == [(None,)]
