@@ -497,6 +497,9 @@ class Identity:
     """The fields of a record that it takes; None: it does not say."""
 
 
+_FIRST_ID = UUID(int=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """One organisation at one Butler. Keys and rows belong to `id`, which stays as long as the Butler does."""
@@ -510,7 +513,7 @@ class Registration:
     registered_at: datetime
     """When a person inside registered it last."""
     deregistered_at: datetime | None = None
-    local_from: UUID = UUID(int=0)
+    local_from: UUID = _FIRST_ID
     """The first id of calls with keys made inside that may go out: those from before it stay (DESIGN 10)."""
 
 

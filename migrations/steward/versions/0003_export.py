@@ -1,7 +1,7 @@
 """What a row has been told to Butler, whose rows go where, and the log of what left. Additive.
 
-The new columns are constants of the catalogue: no row is written. Calls of before stay inside (`local`) for the same
-reason; `steward export backfill` sends them. Making the index reads the calls once, and calls being written wait so long.
+The new columns are constants of the catalogue: no row is written. Calls from before them stay inside (`local`);
+`steward export backfill` sends them. Making the index reads the calls once, and calls being written wait so long.
 """
 
 from __future__ import annotations
