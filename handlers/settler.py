@@ -89,6 +89,10 @@ class Stopping:
         """Whether the time to drain is over."""
         return self._asked.is_set() and time.monotonic() >= self._until
 
+    def left_s(self) -> float:
+        """Seconds of the time to drain."""
+        return max(0.0, self._until - time.monotonic())
+
     def _told(self, number: int, frame: FrameType | None) -> None:
         if self._asked.is_set():
             self._end(0)
@@ -114,8 +118,16 @@ def _is_the_one(services: SettlerServices, stopping: Stopping) -> bool:
 def _settle(services: SettlerServices, refresh_s: float, stopping: Stopping) -> None:
     services.prices.start(refresh_s)
     threading.Thread(target=_maintain, args=(services, stopping), name="steward-maintain", daemon=True).start()
+    services.clockwork.start()
     rest_garbage_collector()
     log.say("settling")
+    try:
+        _rounds(services, stopping)
+    finally:
+        services.clockwork.join(stopping.left_s())
+
+
+def _rounds(services: SettlerServices, stopping: Stopping) -> None:
     rounds = services.rounds
     seen_at = -_SEEN_EVERY_S
     while not stopping.over():
@@ -125,7 +137,9 @@ def _settle(services: SettlerServices, refresh_s: float, stopping: Stopping) -> 
             services.queue_metrics.observe(rounds.depth(), rounds.ledger_up())
         if not stopping.asked():
             stopping.wait(pause_s)
-        elif pause_s and not rounds.in_hand():
+            continue
+        services.clockwork.end()
+        if pause_s and not rounds.in_hand():
             return
         else:
             time.sleep(pause_s)

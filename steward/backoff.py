@@ -31,11 +31,11 @@ class Backoff:
         """The last try failed."""
         return self.failures > 0
 
-    def failed(self) -> None:
-        """One more failure: the pause begins now."""
+    def failed(self, at_least_s: float = 0.0) -> None:
+        """One more failure: the pause begins now, and is not shorter than was asked for."""
         bound_s = min(self.longest_s, self.first_s * 2 ** min(self.failures, _DOUBLINGS))
         self.failures += 1
-        self._until = self.now() + self.chance() * bound_s
+        self._until = self.now() + max(at_least_s, self.chance() * bound_s)
 
     def hurry(self) -> None:
         """It failed, but there is no use in waiting: the pause is over, the failures stand."""

@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -350,14 +351,12 @@ def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _register(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.registration_command import given_token, register, told
-    from steward.wiring import butler_opener, open_directory
+    from steward.wiring import open_register
 
     token = given_token(arguments.token, settings, sys.stdin)
-    directory, close = open_directory(settings)
-    try:
-        made = register(directory, butler_opener(settings), arguments.butler_url, token)
-    finally:
-        close()
+    with ExitStack() as undo:
+        directory, open_butler = open_register(settings, undo)
+        made = register(directory, open_butler, arguments.butler_url, token)
     print(told(made, arguments.json), end="")
     return 0
 

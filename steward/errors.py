@@ -22,6 +22,7 @@
     |- LedgerFault            LedgerUnavailable (try again)  SchemaTooOld (run: steward migrate)
     |- ButlerFault            ButlerUnavailable (try again)  ButlerDenied (the token)  ButlerRejected (what was sent)
     |                         ButlerNonsense (an answer outside its types)
+    |- NotExportable          a row of which no record can be made that may leave
     |- PriceFault             PriceFeedFailed (try again)  PriceListRefused (not acceptable; the last good one stays)
     |- SealBroken             a ciphertext that does not open under this key and these facts
     `- SettingError           a setting is wrong; one line, exit 2
@@ -382,6 +383,14 @@ class ButlerNonsense(ButlerFault):
 
     code = "butler_nonsense"
     message = "Butler's answer is not one of the protocol."
+
+
+class NotExportable(StewardError):
+    """A row holds something outside the domains of what may leave: it stays, alone."""
+
+    code = "not_exportable"
+    level = logging.WARNING
+    message = "The row holds something that may not leave."
 
 
 class SealBroken(StewardError):

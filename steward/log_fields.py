@@ -86,6 +86,7 @@ class Facts(TypedDict, total=False):
     tags: int
     tags_dropped: int
     tags_refused: Sequence[str]
+    task: str
     template: str
     truncated: bool
     until: datetime
@@ -208,6 +209,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         "store": _one_of(frozenset({"s3", "gcs", "files", "memory"})),
         "streamed": _flag,
         "tags_refused": _each(_like(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")),
+        "task": _like(r"[a-z][a-z_]{0,31}"),
         "template": _like(r"/[A-Za-z0-9_{}:/.*-]{0,127}"),
         "truncated": _flag,
         "until": _time,

@@ -84,6 +84,11 @@ SPOOL_BODIES = Metric("steward_spool_bodies", "livemax", "Calls whose row is wri
 QUARANTINE = Metric("steward_quarantine_items", "livemax", "Exchanges and bodies in quarantine.")
 LOST = Metric("steward_spool_lost_records", "livemax", "Records of the spool that are known to be missing.")
 
+EXPORTED = Metric("steward_exported_rows", "counter", "Rows sent to Butler, by what it said.", ("result",))
+KEPT_LOCAL = Metric("steward_kept_local_rows", "counter", "Rows of keys made inside that go to no Butler.")
+EXPORT_WAITING = Metric("steward_export_waiting_rows", "livemax", "Rows that Butler has not yet, counted to a bound.")
+EXPORT_LAG = Metric("steward_export_lag_seconds", "livemax", "Age of the oldest call that Butler has not yet.")
+
 PROCESSES = Metric("steward_processes", "livesum", "Living processes.", ("role",))
 READY = Metric("steward_ready", "livemin", "1 when every relaying process takes calls.")
 DATABASE_UP = Metric("steward_database_up", "livemin", "1 when the database answered lately.", ("role",))
@@ -98,6 +103,7 @@ TABLE = (
     *(CALLS, TOKENS, COST, UNPRICED, INTERRUPTED, ERRORS, OCTETS, ADDED, FIRST_BYTE, DURATION),
     *(ROWS, ROWS_REFUSED, POISONED, PUTS, LEDGER_WRITES, REFUSED),
     *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST),
+    *(EXPORTED, KEPT_LOCAL, EXPORT_WAITING, EXPORT_LAG),
     *(PROCESSES, READY, DATABASE_UP, DATABASE_CONNECTIONS, IN_FLIGHT, CONNECTIONS, UPSTREAM, KEYS),
     RESIDENT,
 )

@@ -158,6 +158,38 @@ class QueueMetrics:
         put(names.DATABASE_UP, database_up, ("settler",))
 
 
+class ExportMetrics:
+    """What goes to Butler, and what waits for it."""
+
+    def __init__(self, board: Board | None = None) -> None:
+        """No board: nobody asks, and nothing is counted."""
+        self._board = board
+        if board is not None:
+            _begin(board, names.EXPORTED, ("taken", "set_aside"))
+            board.add(names.KEPT_LOCAL, by=0)
+
+    def taken(self, count: int) -> None:
+        """So many are there."""
+        if self._board is not None:
+            self._board.add(names.EXPORTED, ("taken",), count)
+
+    def set_aside(self, count: int) -> None:
+        """So many do not go out as they stand."""
+        if self._board is not None:
+            self._board.add(names.EXPORTED, ("set_aside",), count)
+
+    def kept_local(self, count: int) -> None:
+        """So many go nowhere."""
+        if self._board is not None and count:
+            self._board.add(names.KEPT_LOCAL, by=count)
+
+    def observe(self, waiting: int, oldest_s: float) -> None:
+        """What waits, now."""
+        if self._board is not None:
+            self._board.put(names.EXPORT_WAITING, waiting)
+            self._board.put(names.EXPORT_LAG, oldest_s)
+
+
 @dataclass(frozen=True, slots=True)
 class Connections:
     """What one relaying process holds open towards others."""

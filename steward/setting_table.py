@@ -334,6 +334,22 @@ TABLE: tuple[Setting, ...] = (
         "Most octets kept of each side of a call; beyond, the row says `truncated`, and tokens told later are unknown.",
     ),
     Setting(
+        "BATCH_INTERVAL",
+        values.duration(0.05, HOUR_S),
+        "2s",
+        "duration",
+        "How often rows are sent to Butler; at once, when more wait than one call takes.",
+    ),
+    Setting("BATCH_MAX_SIZE", values.whole(1, 500), "500", "rows", "Most rows of one call to Butler."),
+    Setting(
+        "EXPORT_TAGS",
+        values.tag_names,
+        "*",
+        "*, none or names",
+        "Which tags Butler is told: all, none, or those of a list (`User-Id,Feature`). The ledger keeps all.",
+        show=values.shown_tag_names,
+    ),
+    Setting(
         "KEY_STALE_TTL",
         values.duration(0, 7 * DAY_S),
         "1h",

@@ -99,6 +99,10 @@ class Settings:
     body_store: Destination | None
     capture: Literal["full", "metadata"]
     capture_max_bytes: int
+    batch_interval_s: float
+    batch_max_size: int
+    export_tags: tuple[str, ...]
+    """Names in Title-Case; `*` alone: all leave."""
     key_stale_ttl_s: float
     key_max_inflight: int
     """Calls that one key may have running in one process; 0: no bound."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from steward import domains
 from steward.exchange import Origin
 from steward.words import Secret
 
@@ -296,6 +297,28 @@ def shown_proxy(proxy_url: Secret[str]) -> str:
 def names(given: str) -> tuple[str, ...]:
     """A comma-separated list of hosts, as NO_PROXY has it."""
     return tuple(part.strip() for part in text(given).split(",") if part.strip())
+
+
+ALL_TAGS = ("*",)
+
+
+def tag_names(given: str) -> tuple[str, ...]:
+    """`*` for all, `none`, or names between commas, in Title-Case then."""
+    text = given.strip()
+    if text == "*":
+        return ALL_TAGS
+    if text.lower() == "none":
+        return ()
+    named = [domains.tag_name(part.strip()) for part in text.split(",")]
+    found = tuple(name for name in named if name is not None)
+    if len(found) < len(named) or len(found) > domains.MAX_TAGS:
+        raise ValueError("neither *, none nor at most 64 tag names between commas (User-Id,Feature)")
+    return found
+
+
+def shown_tag_names(names: tuple[str, ...]) -> str:
+    """As it is written."""
+    return ",".join(names) or "none"
 
 
 def unquoted(path: str) -> str:

@@ -20,6 +20,7 @@ from uuid import UUID
 from steward import log, metrics, values
 from steward.authenticate import Authenticator, KeyLimits
 from steward.capture import Spill
+from steward.clockwork import Clockwork, Task
 from steward.counted_calls import CountedCalls
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.detect import Detector
@@ -28,7 +29,18 @@ from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
-from steward.ports import AfterResponse, BodyBook, BodyStore, ControlPlane, Directory, Ledger, Upstream
+from steward.ports import (
+    AfterResponse,
+    BodyBook,
+    BodyStore,
+    ControlPlane,
+    Directory,
+    EgressLog,
+    Ledger,
+    Outbox,
+    Registration,
+    Upstream,
+)
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
 from steward.reconcile import Kept, NothingKept
@@ -38,6 +50,7 @@ from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
+from steward.values import ALL_TAGS
 from steward.words import Secret
 
 if TYPE_CHECKING:
@@ -53,6 +66,7 @@ CONNS_A_RELAY = 2
 MAINTENANCE_S = 6 * 3600.0
 MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
+_CLOCKWORK_ENDS_S = 5.0
 _WAIT_FOR_DATABASE_S = 2.0
 
 
@@ -87,6 +101,8 @@ class Services:
     """What it holds open towards providers and the database."""
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     """What runs until it is cancelled, or is done, while the process serves."""
+    clockwork: Clockwork
+    """What runs on a schedule in this process; nothing where another settles."""
     close: Callable[[], None]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -113,15 +129,18 @@ class Services:
             self.prices.start(self.settings.pricing_refresh_interval_s)
         for run in self.background:
             self.tasks.append(asyncio.ensure_future(_kept_running(run)))
+        self.clockwork.start()
 
     async def stop(self) -> None:
         """Settles what is left, then gives everything back."""
+        self.clockwork.end()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for upstream in self.upstreams:
             await upstream.close()
         await self.after_response.close()
+        await asyncio.to_thread(self.clockwork.join, _CLOCKWORK_ENDS_S)
         # A query under way in a thread holds a connection that nobody would close any more.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_THREADS_END_S):
@@ -180,20 +199,55 @@ def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
     return PostgresDirectory(engine, keyring), engine.dispose
 
 
+def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, Callable[[str, Secret[str]], ControlPlane]]:
+    """The directory, and how a Butler is asked whose a token is; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_directory import PostgresDirectory
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+    from steward.logged_butler import LoggedButler
+
+    opener = butler_opener(settings)
+    engine, keyring = open_database(settings)
+    undo.callback(engine.dispose)
+    egress_log = PostgresEgressLog(engine, keyring)
+    return PostgresDirectory(engine, keyring), lambda url, token: LoggedButler(opener(url, token), egress_log)
+
+
+def open_egress_log(settings: Settings, undo: ExitStack) -> EgressLog:
+    """What left for Butler; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+
+    engine, keyring = open_database(settings)
+    undo.callback(engine.dispose)
+    return PostgresEgressLog(engine, keyring)
+
+
+def open_outbox(settings: Settings, undo: ExitStack) -> Outbox:
+    """What waits to be exported; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_outbox import PostgresOutbox
+
+    engine, _ = open_database(settings)
+    undo.callback(engine.dispose)
+    return PostgresOutbox(engine)
+
+
 def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPlane]:
     """How a Butler at an address is spoken to with a token. Raises SettingError."""
     from steward.adapters.butler import HttpButler
 
-    file = settings.butler_ca_file
-    try:
-        tls = _tls(settings) if file is None else tls_context(str(file))
-    except OSError:
-        raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
+    tls = _butler_tls(settings)
 
     def opened(url: str, token: Secret[str]) -> ControlPlane:
         return HttpButler(url, token, tls, proxy_url=_proxy_towards(url, settings))
 
     return opened
+
+
+def _butler_tls(settings: Settings) -> SSLContext:
+    file = settings.butler_ca_file
+    try:
+        return _tls(settings) if file is None else tls_context(str(file))
+    except OSError:
+        raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
 
 
 def _proxy_towards(url: str, settings: Settings) -> Secret[str] | None:
@@ -204,6 +258,33 @@ def _proxy_towards(url: str, settings: Settings) -> Secret[str] | None:
 
     through = goes_through_proxy(values.origin(url), True, ",".join(settings.no_proxy))
     return settings.https_proxy if through else None
+
+
+def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: Board) -> Clockwork:
+    """What runs on a schedule, beside the settling. Connects to nothing yet. Raises SettingError.
+
+    It imports the models of `egress.py`, which who relays and spools never needs.
+    """
+    from steward.adapters.postgres_directory import PostgresDirectory
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+    from steward.adapters.postgres_outbox import PostgresOutbox
+    from steward.export import Exporter, ExportLimits, Ways
+    from steward.export_record import ExportRules
+    from steward.logged_butler import LoggedButler
+
+    opener, egress_log = butler_opener(settings), PostgresEgressLog(engine, keyring)
+
+    def open_butler(registration: Registration, token: Secret[str]) -> ControlPlane:
+        return LoggedButler(opener(registration.butler_url, token), egress_log, registration.id)
+
+    every_s = settings.batch_interval_s
+    exporter = Exporter(
+        Ways(PostgresDirectory(engine, keyring), PostgresOutbox(engine), open_butler),
+        ExportRules(None if settings.export_tags == ALL_TAGS else frozenset(settings.export_tags)),
+        ExportLimits(batch=settings.batch_max_size, every_s=every_s / 2),
+        metrics.ExportMetrics(board),
+    )
+    return Clockwork([Task("export", every_s, exporter.run_once, exporter.finish)])
 
 
 def open_quarantine(settings: Settings) -> Quarantine:
@@ -286,7 +367,9 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     credential = _CredentialKey(directory, health)
     upstreams = _Upstreams(settings)
     board = board or metrics.prepare(None)
-    after = _spooled(settings, keyring) if settings.after_response == "spool" else _inline(settings, ledger, board)
+    spools = settings.after_response == "spool"
+    after = _spooled(settings, keyring) if spools else _inline(settings, ledger, board)
+    clockwork = Clockwork(()) if spools else open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
         after.close()
@@ -317,6 +400,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         board=board,
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
         background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
+        clockwork=clockwork,
         close=close,
     )
 
@@ -390,6 +474,8 @@ class SettlerServices:
     """See PostgresLedger.maintain."""
     prices: PriceFeed
     queue_metrics: QueueMetrics
+    clockwork: Clockwork
+    """What runs on a schedule."""
     close: Callable[[], None]
 
 
@@ -412,6 +498,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     in_files = isinstance(settings.body_store, FilesDestination)
     at_once = AT_ONCE_FILES if in_files else AT_ONCE
     rounds = Rounds(spool, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s, at_once=at_once))
+    clockwork = open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
         rounds.close()
@@ -428,6 +515,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
         maintain=ledger.maintain,
         prices=prices,
         queue_metrics=QueueMetrics(board, settings.spool_max_bytes),
+        clockwork=clockwork,
         close=close,
     )
 
@@ -525,6 +613,7 @@ def check(settings: Settings) -> None:
     """What `build` would refuse, without building: for a parent whose children build. Raises SettingError."""
     settings.needed_encryption_key()
     price_book(settings)
+    _butler_tls(settings)
     _tls(settings)
     store = open_store(settings.body_store)
     if store is not None:

@@ -91,6 +91,10 @@ WRONG = [
     ("BODY_STORE_URL", "http://bucket/prefix"),
     ("CAPTURE", "CANARY"),
     ("CAPTURE_MAX_BYTES", "256 MiB"),
+    ("BATCH_INTERVAL", "1ms"),
+    ("BATCH_MAX_SIZE", "501"),
+    ("EXPORT_TAGS", "User-Id,CANARY CANARY"),
+    ("EXPORT_TAGS", ","),
     ("KEY_STALE_TTL", "forever"),
     ("KEY_MAX_INFLIGHT", "-1"),
     ("MAX_CONNECTIONS", "0"),
@@ -140,6 +144,7 @@ def test_nothing_set_gives_the_defaults_of_the_design() -> None:
     assert (settings.spool_dir, settings.spool_max_bytes) == (Path("/var/lib/steward/spool"), 8 << 30)
     assert (settings.spool_full, settings.spool_flush_interval_s) == ("shed-bodies", 0.05)
     assert settings.body_retry_for_s == 24 * 3600
+    assert (settings.batch_interval_s, settings.batch_max_size, settings.export_tags) == (2, 500, ("*",))
     assert settings.pricing_remote_url.startswith("https://")
     assert settings.pricing_refresh_interval_s == 6 * 3600
     assert settings.origins["openai"] == Origin("https", "api.openai.com", 443)
