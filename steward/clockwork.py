@@ -119,7 +119,7 @@ class Fanout(Generic[T]):
     _ends: int = 0
 
     def step(self, items: Mapping[UUID, T]) -> bool:
-        """Begins what is due and waits for the first to end; True when something is due still."""
+        """Begins what is due and waits for the first to end; True when something is due still, or may be soon."""
         with self._changed:
             for gone in [key for key, turn in self._turns.items() if key not in items and not turn.running]:
                 del self._turns[gone]
@@ -127,7 +127,7 @@ class Fanout(Generic[T]):
             for key in self._due(items)[: self.at_once - self._running()]:
                 self._begin(key, items[key])
             self._changed.wait_for(lambda: self._ends > ends or not self._running(), self.patience_s)
-            return bool(self._due(items)) and self._running() < self.at_once
+            return self._running() > 0 or bool(self._due(items))
 
     def finish(self, within_s: float) -> bool:
         """Waits for those that run; whether all ended."""
