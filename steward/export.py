@@ -7,6 +7,7 @@ what it cannot take now waits. It keeps no time itself and does not loop: `clock
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,14 @@ class Ways:
     open_butler: OpenButler
 
 
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where time and chance come from."""
+
+    now: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
+
+
 @dataclass(slots=True, eq=False)
 class _Line:
     """One registration's Butler, as it answered."""
@@ -92,18 +101,18 @@ class Exporter:
         rules: ExportRules,
         limits: ExportLimits = ExportLimits(),
         metrics: ExportMetrics | None = None,
-        now: Callable[[], float] = time.monotonic,
+        clocks: Clocks = Clocks(),
     ) -> None:
         self._directory, self._outbox, self._open_butler = ways.directory, ways.outbox, ways.open_butler
         self._rules = rules
         self._limits = limits
         self._metrics = metrics or ExportMetrics()
-        self._now = now
+        self._now = clocks.now
         self._lines: dict[UUID, _Line] = {}
         self._looked_at: float | None = None
         self._said_alone = False
         self._turns: Fanout[tuple[Lane, ...]] = Fanout(
-            self._serve, "export", limits.every_s, limits.at_once, limits.patience_s
+            self._serve, "export", limits.every_s, limits.at_once, limits.patience_s, clocks.now, clocks.chance
         )
 
     def run_once(self) -> bool:

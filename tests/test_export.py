@@ -1,4 +1,4 @@
-"""The export, over a ledger in memory and a Butler on the wire: what it sends, and what it does when it is not taken."""
+"""The export, over a ledger in memory and a Butler on the wire: what is sent, and what becomes of what is not taken."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from tests.scraped import value
 from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.waiting import eventually
 
+RULES = ExportRules()
+LIMITS = ExportLimits(batch=10, every_s=0.0, patience_s=20.0, look_s=0.0)
 BAD = "bad"
 """The model of a record that this Butler refuses."""
 
@@ -38,8 +40,8 @@ class House:
     butler: IngestButler
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     directory: MemoryDirectory = field(default_factory=MemoryDirectory)
-    rules: ExportRules = ExportRules()
-    limits: ExportLimits = ExportLimits(batch=10, every_s=0.0, patience_s=20.0, look_s=0.0)
+    rules: ExportRules = RULES
+    limits: ExportLimits = LIMITS
     made: list[Exporter] = field(default_factory=list)
 
     def __post_init__(self) -> None:

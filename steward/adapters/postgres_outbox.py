@@ -118,6 +118,8 @@ BACKFILL: Final = """
     UPDATE llm_requests AS t SET export_state = NULL FROM old WHERE t.id = old.id AND t.org_id = :org_id
 """
 
+_OFF: Final = ("enable_sort", "enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+_INDEX: Final = text("SELECT " + ", ".join(f"set_config('{name}', 'off', true)" for name in _OFF))
 _CLAIM, _CLAIM_LOCAL, _WAITING, _WAITING_LOCAL = text(CLAIM), text(CLAIM_LOCAL), text(WAITING), text(WAITING_LOCAL)
 _MARK, _SET_ASIDE, _RELEASE = text(MARK), text(SET_ASIDE), text(RELEASE)
 _KEEP_LOCAL, _LOWER, _BACKFILL = text(KEEP_LOCAL), text(LOWER), text(BACKFILL)
@@ -139,16 +141,19 @@ class PostgresOutbox(Outbox):
     def mark(self, lane: Lane, rows: Sequence[tuple[UUID, int]]) -> None:
         batch = orjson.dumps([{"id": row_id, "revision": revision} for row_id, revision in sorted(rows)]).decode()
         with mapped(), self._engine.begin() as connection:
+            _by_index(connection)
             connection.execute(_MARK, {"rows": batch, "org_id": _org_of_rows(lane)})
 
     def set_aside(self, lane: Lane, rows: Sequence[SetAside]) -> None:
         batch = orjson.dumps(sorted(rows, key=lambda row: row.id)).decode()
         with mapped(), self._engine.begin() as connection:
+            _by_index(connection)
             connection.execute(_SET_ASIDE, {"rows": batch, "org_id": _org_of_rows(lane)})
 
     def release(self, lane: Lane, ids: Sequence[UUID]) -> None:
         batch = orjson.dumps(sorted(ids)).decode()
         with mapped(), self._engine.begin() as connection:
+            _by_index(connection)
             connection.execute(_RELEASE, {"ids": batch, "org_id": _org_of_rows(lane)})
 
     def waiting(self, lane: Lane, most: int) -> Waiting:
@@ -170,6 +175,7 @@ class PostgresOutbox(Outbox):
         with mapped(), self._engine.begin() as connection:
             if connection.execute(_LOWER, {"first": first}).one_or_none() is None:
                 return None
+            _by_index(connection)
             facts = {"first": first, "org_id": LOCAL_ORG, "limit": limit}
             return connection.execute(_BACKFILL, facts).rowcount
 
@@ -184,5 +190,6 @@ def _org_of_rows(lane: Lane) -> UUID:
 
 
 def _by_index(connection: Connection) -> None:
-    """A table that has just grown has no statistics, and the planner would rather sort all that waits."""
-    connection.execute(text("SET LOCAL enable_sort = off"))
+    """By index whatever the statistics say: of a table that has just grown there are none, and partitions that are
+    never looked into are counted in full. What is "off" is counted as dear, for which code would be compiled."""
+    connection.execute(_INDEX)

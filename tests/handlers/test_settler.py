@@ -25,6 +25,7 @@ from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.adapters.memory_settled import MemoryQueue, MemorySettled
 from steward.adapters.price_feed import PriceFeed
 from steward.adapters.spool import Spool, SpoolLimits
+from steward.clockwork import Clockwork, Task
 from steward.errors import LedgerUnavailable, StoreUnavailable
 from steward.exchange import Body, BodyState, Exchange, Intent, Outcome
 from steward.metrics import QueueMetrics
@@ -62,6 +63,7 @@ class House:
         self.others_until = 0
         self.maintained: list[datetime] = []
         self.closed = threading.Event()
+        self.tasks: list[Task] = []
         settler = Settler(self.ledger, self.store, lambda: self.book)
         self.rounds = Rounds(MemorySettled(self.queue), settler, self.ledger, RoundLimits(idle_s=0.01))
 
@@ -73,7 +75,13 @@ class House:
         board = metrics.prepare(None)
         prices = PriceFeed("", self.book)
         return SettlerServices(
-            self.rounds, acquire, self.maintained.append, prices, QueueMetrics(board, 1), self.closed.set
+            self.rounds,
+            acquire,
+            self.maintained.append,
+            prices,
+            QueueMetrics(board, 1),
+            Clockwork(self.tasks),
+            self.closed.set,
         )
 
     def call(self) -> Exchange:
@@ -207,6 +215,35 @@ def test_a_round_that_fails_does_not_end_it(said: Said) -> None:
         assert it.run() == 0
     assert said.events()[:2] == ["settling", "settle_failed"]
     assert "CANARY" not in said.text
+
+
+def test_what_is_on_a_schedule_runs_beside_it_and_has_the_drain_to_end() -> None:
+    it = House()
+    begun, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        let_go.wait(20)
+        ended.set()
+        return True
+
+    it.tasks = [Task("export", 3600, work)]
+    stopping = Stopping(drain_s=20.0)
+    with signalled(begun.is_set):
+        threading.Thread(target=lambda: stopping.wait(20) and let_go.set(), daemon=True).start()
+        assert it.run(stopping) == 0
+    assert ended.is_set()
+    assert it.closed.is_set()
+
+
+def test_what_hangs_there_is_left_when_the_drain_is_over() -> None:
+    it = House()
+    begun, let_go = threading.Event(), threading.Event()
+    it.tasks = [Task("export", 3600, lambda: begun.set() or let_go.wait(20))]
+    with signalled(begun.is_set):
+        assert it.run(Stopping(drain_s=0.2)) == 0
+    assert it.closed.is_set()
+    let_go.set()
 
 
 def test_partitions_are_kept() -> None:

@@ -5,6 +5,7 @@ It keeps to one rule of ours: a record is applied only when its revision is high
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -52,6 +53,7 @@ class IngestButler:
     heard: list[tuple[str, str]] = field(default_factory=list)
     """Start line's path and the token of every call."""
     bodies: list[bytes] = field(default_factory=list)
+    connections: list[socket.socket] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -81,7 +83,11 @@ def _handler(butler: IngestButler) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def setup(self) -> None:
+            super().setup()
+            butler.connections.append(self.connection)
+
+        def log_message(self, *said: object) -> None:
             return None
 
         def do_GET(self) -> None:
@@ -153,4 +159,8 @@ def serving(butler: IngestButler, port: int = 0) -> Iterator[IngestButler]:
         butler.ended.set()
         server.shutdown()
         server.server_close()
+        for connection in butler.connections:  # those that were kept alive would be served on
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        butler.connections.clear()
         thread.join()
