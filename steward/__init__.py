@@ -14,13 +14,16 @@ After the last byte      settle.py; it calls meter.py, body_object.py and price.
                          pricemoves.py pricenames.py rates.py). settling.py does so for a durable queue, round by round
                          (in_hand.py putting.py backoff.py); reconcile.py looks for what went wrong nevertheless.
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
+On a schedule            clockwork.py runs export.py (export_record.py), which tells Butler of rows, through
+                         logged_butler.py (egress_chain.py), which keeps what was told.
 What may be said         egress.py (everything that may leave), domains.py (by value), ingress.py (what Butler
                          may say), log.py and log_fields.py,
                          metrics.py (metric_names.py metric_files.py counted_calls.py).
 Settings and secrets     settings.py (setting_table.py values.py body_store_url.py), seal.py.
 Putting it together      wiring.py, app.py, cli.py (spool_command.py reconcile_command.py
-                         egress_command.py registration_command.py), version.py; api/ are our own
-                         routes. handlers/ beside this package: container.py, supervisor.py, settler.py.
+                         egress_command.py egress_log_command.py export_command.py
+                         registration_command.py), version.py; api/ are our own routes. handlers/ beside
+                         this package: container.py, supervisor.py, settler.py.
 Bytes and providers      wire/ and providers/: no socket, no clock.
 The world                adapters/: PostgreSQL, S3, Google Cloud Storage, folders, spool, price list, egress proxy,
                          memory.

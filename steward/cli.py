@@ -20,13 +20,14 @@ from uuid import UUID
 from steward import log, values
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
-from steward.ports import ApiKey
+from steward.ports import ApiKey, Registration
 from steward.settings import Settings, describe, load
 from steward.version import VERSION
 
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
 _MAX_WORKERS = 64
+_MAX_LINES = 100_000
 _AGE = values.duration(1, 3650 * 86400)
 
 _EXAMPLES = """\
@@ -65,6 +66,9 @@ _COMMAND_EXAMPLES = {
     ),
     "orgs": ("steward orgs", "steward orgs --json"),
     "deregister": ("steward deregister 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "tail": ("steward egress tail -n 50", "steward egress tail --follow", "steward egress tail -n 1 --content"),
+    "verify": ("steward egress verify", "steward egress verify --json"),
+    "backfill": ("steward export backfill --since 30d", "steward export backfill --since 2026-11-01 --json"),
     "schema": ("steward egress schema > what-may-leave.json",),
     "hosts": ("steward egress hosts", "steward egress hosts --json"),
     "config": ("steward config", "steward config --json"),
@@ -82,6 +86,12 @@ _EGRESS_EXAMPLES = """\
 examples:
   steward egress schema                    every call to Butler, its fields and what each may hold, as a JSON Schema
   steward egress hosts                     every host and port that the settings allow: the firewall's list
+  steward egress tail --follow             every call to Butler as it leaves
+  steward egress verify                    whether the log of these calls is what was written
+"""
+_EXPORT_EXAMPLES = """\
+examples:
+  steward export backfill --since 30d      calls of before the registration go out too
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -156,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--json", action="store_true", help="print JSON")
     _registration_parsers(commands)
     _egress_parser(commands)
+    _export_parser(commands)
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
@@ -219,7 +230,7 @@ def _registration_parsers(commands: argparse._SubParsersAction[argparse.Argument
 def _egress_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     egress = commands.add_parser(
         "egress",
-        help="What may leave this network, and to whom.",
+        help="What may leave this network, to whom, and what has left.",
         epilog=_EGRESS_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -228,6 +239,26 @@ def _egress_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     schema.set_defaults(unset=True)
     hosts = _command(actions, "hosts", "Every host and port that the present settings allow.", _egress_hosts)
     hosts.add_argument("--json", action="store_true", help="print a list of objects")
+    tail = _command(actions, "tail", "The newest calls to Butler.", _egress_tail)
+    tail.add_argument("-n", type=_lines, default=20, metavar="N", help="how many (default: 20)")
+    tail.add_argument("--follow", action="store_true", help="go on with each new one")
+    tail.add_argument("--content", action="store_true", help="with what was sent, of the newest 200")
+    tail.add_argument("--json", action="store_true", help="print one object a line")
+    verified = _command(actions, "verify", "Walk the log; exit 1 at the first row that was changed.", _egress_verify)
+    verified.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="What goes to Butler.",
+        epilog=_EXPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = export.add_subparsers(title="actions", metavar="ACTION", required=True)
+    backfill = _command(actions, "backfill", "Let calls of before the registration go out too.", _export_backfill)
+    backfill.add_argument("--since", type=_since, required=True, metavar="T", help="a date, a time, or an age (30d)")
+    backfill.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _command(
@@ -247,6 +278,12 @@ def _command(
 def _workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MAX_WORKERS:
         raise argparse.ArgumentTypeError(f"a whole number from 1 to {_MAX_WORKERS}")
+    return int(text)
+
+
+def _lines(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_LINES:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to {_MAX_LINES}")
     return int(text)
 
 
@@ -399,7 +436,46 @@ def _egress_schema(arguments: argparse.Namespace) -> int:
 def _egress_hosts(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.egress_command import hosts
 
-    return hosts(settings, arguments.json)
+    return hosts(settings, arguments.json, _registered(settings))
+
+
+def _registered(settings: Settings) -> list[Registration] | None:
+    """None when the database cannot say."""
+    from steward.wiring import open_directory
+
+    try:
+        directory, close = open_directory(settings)
+        try:
+            return directory.registrations()
+        finally:
+            close()
+    except StewardError:
+        return None
+
+
+def _egress_tail(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.egress_log_command import Shown, tail
+    from steward.wiring import open_egress_log
+
+    with ExitStack() as undo:
+        shown = Shown(arguments.n, arguments.follow, arguments.json, arguments.content)
+        return tail(open_egress_log(settings, undo), shown)
+
+
+def _egress_verify(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.egress_log_command import verify
+    from steward.wiring import open_egress_log
+
+    with ExitStack() as undo:
+        return verify(open_egress_log(settings, undo), arguments.json)
+
+
+def _export_backfill(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.export_command import backfill
+    from steward.wiring import open_outbox
+
+    with ExitStack() as undo:
+        return backfill(open_outbox(settings, undo), arguments.since, arguments.json)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

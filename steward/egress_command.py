@@ -1,12 +1,12 @@
 """`steward egress`: what may leave this network, and to whom, for whoever reviews it or writes the firewall's rules.
 
-It connects to nothing and prints no secret, no path and no bucket's prefix.
+It asks nobody but the database which Butlers are registered, and prints no secret, no path and no bucket's prefix.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -22,8 +22,10 @@ from steward.destination import (
     HostRole,
     S3Destination,
 )
+from steward.ports import Registration
 from steward.settings import Settings
 
+UNKNOWN_BUTLERS = "not known: the database did not say"
 _WIDTHS = (10, 44, 6)
 
 
@@ -48,9 +50,14 @@ def schema(out: TextIO | None = None) -> int:
     return 0
 
 
-def hosts(settings: Settings, as_json: bool, out: TextIO | None = None) -> int:
-    """Prints every host and port that these settings allow."""
-    found = allowed_hosts(settings)
+def hosts(
+    settings: Settings, as_json: bool, registered: Sequence[Registration] | None = None, out: TextIO | None = None
+) -> int:
+    """Prints every host and port that these settings allow, and those of the Butlers that are registered.
+
+    `registered`: None when the database could not say; then that is said.
+    """
+    found = allowed_hosts(settings, registered)
     if as_json:
         text = orjson.dumps(
             [asdict(each) for each in found], option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -61,7 +68,7 @@ def hosts(settings: Settings, as_json: bool, out: TextIO | None = None) -> int:
     return 0
 
 
-def allowed_hosts(settings: Settings) -> list[Host]:
+def allowed_hosts(settings: Settings, registered: Sequence[Registration] | None = None) -> list[Host]:
     """In the order in which they stand in the settings' table; the same address for two purposes stands twice."""
     return [
         *_database(settings),
@@ -69,7 +76,7 @@ def allowed_hosts(settings: Settings) -> list[Host]:
         *_proxy(settings),
         *_bodies(settings.body_store),
         *_prices(settings),
-        Host("butler", "as registered: steward orgs", 443, "steward register"),
+        *_butlers(registered),
     ]
 
 
@@ -141,6 +148,16 @@ def _prices(settings: Settings) -> Iterator[Host]:
         parts = urlsplit(settings.pricing_remote_url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         yield Host("prices", parts.hostname or "", port, "PRICING_REMOTE_URL")
+
+
+def _butlers(registered: Sequence[Registration] | None) -> list[Host]:
+    """Those that are told something: who was deregistered is not."""
+    if registered is None:
+        return [Host("butler", UNKNOWN_BUTLERS, 443, "steward register")]
+    urls = sorted({each.butler_url for each in registered if each.deregistered_at is None})
+    parts = [urlsplit(url) for url in urls]
+    addresses = {(each.hostname or "", each.port or (443 if each.scheme == "https" else 80)) for each in parts}
+    return [Host("butler", host, port, "steward register") for host, port in sorted(addresses)]
 
 
 def _table(found: Iterable[Host]) -> str:

@@ -117,7 +117,8 @@ COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
     *(("register",), ("orgs",), ("deregister",)),
-    *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("config",), ("demo",), ("version",)),
+    *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
+    *(("export",), ("export", "backfill"), ("config",), ("demo",), ("version",)),
 )
 
 
@@ -135,7 +136,10 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     said = helped()[words]
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
-    named = re.findall(r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts)\b)?)", examples)
+    named = re.findall(
+        r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill)\b)?)",
+        examples,
+    )
     assert named
     assert {tuple(name.split()) for name in named} <= set(COMMANDS)
     assert all(name.startswith(" ".join(words[:1])) for name in named)
@@ -332,9 +336,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0002.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0002).\n")
-    assert json.loads(as_json.out) == {"before": "0002", "after": "0002"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0003.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0003).\n")
+    assert json.loads(as_json.out) == {"before": "0003", "after": "0003"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -342,7 +346,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0002"}, {"before": "0002", "after": "0002"}]
+    assert answers == [{"before": None, "after": "0003"}, {"before": "0003", "after": "0003"}]
 
 
 # register

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from steward.egress import CALLS
-from steward.egress_command import Host, allowed_hosts, hosts, schema
+from steward.egress_command import UNKNOWN_BUTLERS, Host, allowed_hosts, hosts, schema
+from steward.ports import Registration
 from tests.test_wiring import settings
 
 PROVIDERS = [
@@ -19,7 +22,7 @@ PROVIDERS = [
 ]
 
 
-BUTLER = ("butler", "as registered: steward orgs", 443, "steward register")
+BUTLER = ("butler", UNKNOWN_BUTLERS, 443, "steward register")
 AWS_ROLE = [("role", "169.254.169.254", 80), ("role", "169.254.170.2", 80), ("role", "169.254.170.23", 80)]
 AWS_ROLE += [("role", "sts.*.amazonaws.com", 443)]
 GOOGLE_ROLE = [("role", "metadata.google.internal", 80), ("role", "oauth2.googleapis.com", 443)]
@@ -85,11 +88,28 @@ def test_a_provider_s_other_address_takes_the_place_of_its_own() -> None:
     assert "api.openai.com" not in {each.host for each in there}
 
 
+def test_the_butlers_are_those_that_are_registered() -> None:
+    now = datetime.now(UTC)
+
+    def at(url: str, ended: datetime | None = None) -> Registration:
+        return Registration(uuid4(), uuid4(), "Acme", uuid4(), url, now, ended)
+
+    known = [
+        at("https://b.example/x"),
+        at("https://b.example"),
+        at("http://127.0.0.1:9"),
+        at("https://old.example", now),
+    ]
+    said = [each for each in allowed_hosts(settings(), known) if each.what == "butler"]
+    assert [(each.host, each.port) for each in said] == [("127.0.0.1", 9), ("b.example", 443)]
+    assert [each for each in allowed_hosts(settings(), []) if each.what == "butler"] == []
+
+
 def test_no_secret_is_printed() -> None:
     given = settings(HTTPS_PROXY="http://anna:CANARY@proxy.internal:3128", BODY_STORE_URL="s3://bucket/CANARY")
     for as_json in (True, False):
         out = io.StringIO()
-        assert hosts(given, as_json, out) == 0
+        assert hosts(given, as_json, None, out) == 0
         assert "CANARY" not in out.getvalue()
         assert "proxy.internal" in out.getvalue()
     assert {each["what"] for each in json.loads(_printed(given))} >= {"database", "proxy", "bodies"}
@@ -97,5 +117,5 @@ def test_no_secret_is_printed() -> None:
 
 def _printed(given: Any) -> str:
     out = io.StringIO()
-    hosts(given, True, out)
+    hosts(given, True, None, out)
     return out.getvalue()

@@ -23,7 +23,16 @@ from steward.counted_calls import CountedCalls
 from steward.errors import LedgerUnavailable, SettingError, StoreRefused, StoreUnavailable
 from steward.exchange import Body, BodyState, Exchange, Outcome, Record, Timings
 from steward.metric_files import Board
-from steward.metrics import CODES, CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState, prepare
+from steward.metrics import (
+    CODES,
+    CallMetrics,
+    Connections,
+    ExportMetrics,
+    QueueMetrics,
+    RelayMetrics,
+    RelayState,
+    prepare,
+)
 from steward.ports import Depth, Refused
 from steward.price import bundled
 from steward.settle import Settler
@@ -287,3 +296,27 @@ def test_whatever_is_said_no_word_of_it_is_a_label(
     allowed |= {"input", "output", "stored", "refused", "unavailable", "written", "failed"}
     for name, said in labels:
         assert said in allowed or (name == "status" and re.fullmatch("[1-5][0-9][0-9]", said)) or name == "le"
+
+
+def test_what_goes_to_butler_is_counted_and_what_waits_is_shown(board: Board) -> None:
+    export = ExportMetrics(board)
+    assert value(board.text(), "steward_exported_rows_total", result="set_aside") == 0
+    export.taken(500)
+    export.set_aside(2)
+    export.kept_local(3)
+    export.kept_local(0)
+    export.observe(1234, 5.5)
+    text = board.text()
+    assert value(text, "steward_exported_rows_total", result="taken") == 500
+    assert value(text, "steward_exported_rows_total", result="set_aside") == 2
+    assert value(text, "steward_kept_local_rows_total") == 3
+    assert (value(text, "steward_export_waiting_rows"), value(text, "steward_export_lag_seconds")) == (1234, 5.5)
+
+
+def test_an_export_without_a_board_counts_nothing_and_fails_nothing() -> None:
+    export = ExportMetrics()
+    export.taken(1)
+    export.set_aside(1)
+    export.kept_local(1)
+    export.observe(1, 1.0)
+    assert export._board is None

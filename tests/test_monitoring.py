@@ -28,7 +28,7 @@ WORDS = {
     "outcome": {str(outcome) for outcome in Outcome},
     "body_state": {str(state) for state in BodyState},
     "code": set(CODES),
-    "result": {"stored", "refused", "unavailable", "written", "failed"},
+    "result": {"stored", "refused", "unavailable", "written", "failed", "taken", "set_aside"},
     "role": {"relay", "settler"},
     "state": {"in_use", "idle"},
     "side": {"request", "response"},
