@@ -46,14 +46,14 @@ class Clockwork:
     """Tasks and their threads. Ended once, it is not started again."""
 
     def __init__(self, tasks: Sequence[Task], chance: Callable[[], float] = random.random) -> None:
-        self._tasks = tuple(tasks)
+        self.tasks = tuple(tasks)
         self._chance = chance
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Every task is run for the first time now. Never waits."""
-        for task in self._tasks:
+        for task in self.tasks:
             thread = threading.Thread(target=self._run, args=(task,), name=f"steward-{task.name}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -68,7 +68,7 @@ class Clockwork:
         until = time.monotonic() + within_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        for task in self._tasks:
+        for task in self.tasks:
             task.finish(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 

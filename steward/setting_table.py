@@ -46,7 +46,7 @@ TABLE: tuple[Setting, ...] = (
         "64 hex digits",
         "Seals secrets at rest and keys the hashes of provider credentials. Losing it loses what it sealed.",
         secret=True,
-        required="migrate, serve, settle, spool, reconcile, keys, register, orgs, deregister, export, egress tail, egress verify",
+        required="migrate, serve, settle, spool, reconcile, keys, register, orgs, deregister, export, egress",
     ),
     Setting(
         "POSTGRES_HOST",

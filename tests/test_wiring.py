@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +25,7 @@ from steward.adapters.files import FilesBodyStore
 from steward.adapters.gcs import GcsBodyStore
 from steward.adapters.httpx_upstream import HttpxUpstream
 from steward.adapters.postgres_connection import open_engine
-from steward.adapters.postgres_ledger import SCHEMA_VERSION
+from steward.adapters.postgres_ledger import SCHEMA_VERSION, PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
 from steward.destination import Destination
@@ -31,25 +33,32 @@ from steward.egress import Me
 from steward.errors import ButlerUnavailable, KeyCheckUnavailable, SettingError
 from steward.exchange import LOCAL_ORG, Intent
 from steward.forward import Pool
-from steward.ports import BodyStore, Directory
+from steward.ports import BodyStore, Directory, Lane, Waiting
+from steward.registration_command import register
 from steward.settings import Settings, load
 from steward.wiring import (
     Services,
     build,
     build_settler,
     butler_opener,
+    check,
     open_database,
     open_directory,
+    open_egress_log,
+    open_outbox,
     open_quarantine,
+    open_register,
     open_store,
     price_book,
     relay_conns,
     settler_conns,
 )
 from steward.words import Secret
+from tests.contracts.records import a_record, new_id
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.butler_wire import says, wire_butler
+from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.postgres import KEYRING, Database, address_of
 from tests.servers.waiting import eventually, eventually_async
 
@@ -289,13 +298,14 @@ def test_who_relays_has_his_spool_written_by_the_turns_of_his_loop(tmp_path: Pat
     assert asyncio.run(story())
 
 
-def test_one_who_relays_imports_no_vendor(tmp_path: Path) -> None:
+def test_one_who_relays_and_spools_imports_no_vendor_and_no_models(tmp_path: Path) -> None:
     program = (
         "import json, sys\n"
         "from steward.settings import load\n"
         "from steward.wiring import build\n"
         "build(load(json.loads(sys.argv[1]), None))\n"
-        "print(sorted({'boto3', 'botocore', 'google.cloud.storage', 'steward.adapters.inline'} & set(sys.modules)))\n"
+        "late = {'steward.egress', 'steward.export', 'steward.adapters.butler', 'steward.adapters.inline'}\n"
+        "print(sorted({'boto3', 'botocore', 'google.cloud.storage', *late} & set(sys.modules)))\n"
     )
     environ = {
         "ENCRYPTION_KEY": ENCRYPTION_KEY,
@@ -305,6 +315,56 @@ def test_one_who_relays_imports_no_vendor(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, json.dumps(environ)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
+
+
+def test_what_is_on_a_schedule_runs_where_calls_are_settled(tmp_path: Path) -> None:
+    away = {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1", "SPOOL_DIR": str(tmp_path / "spool")}
+    (tmp_path / "spool").mkdir(mode=0o700)
+    relay, inline = build(settings(**away, AFTER_RESPONSE="spool")), build(settings(**away))
+    settler = build_settler(settings(**away, AFTER_RESPONSE="spool"))
+    assert [[task.name for task in each.clockwork.tasks] for each in (relay, inline, settler)] == [
+        [],
+        ["export"],
+        ["export"],
+    ]
+    for each in (relay, inline, settler):
+        each.close()
+
+
+def test_a_butler_s_certificate_that_is_none_is_told_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\nCANARY\n-----END CERTIFICATE-----\n")
+    with pytest.raises(SettingError, match="^BUTLER_CA_FILE: "):
+        check(settings(BUTLER_CA_FILE=str(file)))
+
+
+def test_what_settles_here_exports_here_and_ends_with_it(postgres: Database) -> None:
+    """From a registration by the command's own means to the record at Butler, in one process."""
+    butler = IngestButler([Organisation("mdm_st_0" + "t" * 32)])
+    with serving(butler), ExitStack() as undo:
+        given = settings(postgres, BATCH_INTERVAL="50ms")
+        directory, opener = open_register(given, undo)
+        token = Secret(butler.organisations[0].token)
+        made = register(directory, opener, butler.url, token)
+        record = a_record(id=new_id(datetime.now(UTC)), org_id=LOCAL_ORG, model="gpt-4o")
+        services = build(given)
+
+        async def story() -> None:
+            assert isinstance(services.ledger, PostgresLedger)
+            await asyncio.to_thread(services.ledger.record, [record])
+            await eventually_async(lambda: butler.taken() == 1)
+
+        run(services, story)
+        (sent,) = butler.organisations[0].records.values()
+        assert (sent["id"], sent["org_id"]) == (str(record.id), str(made.org_id))
+        assert [path for path, _ in butler.heard].count("/api/v1/steward/me") == 2
+        log = open_egress_log(given, undo)
+        assert [(row.kind, row.answer, row.registration_id) for row in log.newest(3)] == [
+            ("Me", "ok", None),
+            ("Me", "ok", made.id),
+            ("Ingest", "ok", made.id),
+        ]
+        assert open_outbox(given, undo).waiting(Lane(made.id, made.org_id, local=True), 9) == Waiting()
 
 
 def test_a_quarantine_that_is_not_there_is_not_made(tmp_path: Path) -> None:
