@@ -43,6 +43,7 @@ class ExportLimits:
     patience_s: float = 1.0
     """How long a turn waits for the first of them to end."""
     keep_local: int = 2000
+    """Rows a turn that are said to stay: they are in no hurry, and a ledger of years must not be written at once."""
     count: int = 10_000
     """Rows that wait are counted up to here, for each registration."""
     look_s: float = 15.0
@@ -132,7 +133,7 @@ class Exporter:
         if self._looked_at is None or self._now() - self._looked_at >= self._limits.look_s:
             self._looked_at = self._now()
             self._look([lane for each in lanes.values() for lane in each])
-        return more or kept == self._limits.keep_local
+        return more
 
     def finish(self, within_s: float) -> None:
         """Waits for batches under way, then hangs up."""

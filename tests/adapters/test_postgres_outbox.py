@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import re
-import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import Engine
 
 from steward.adapters import postgres_outbox
-from steward.adapters.butler import HttpButler
-from steward.adapters.postgres_connection import open_engine
-from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_egress_log import PostgresEgressLog
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_outbox import PostgresOutbox
-from steward.clockwork import Clockwork, Task
 from steward.exchange import LOCAL_ORG, BodyState, Outcome
-from steward.export import Clocks, Exporter, ExportLimits, Ways
-from steward.export_record import ExportRules
-from steward.logged_butler import LoggedButler
-from steward.ports import ControlPlane, Lane, Registration
-from steward.words import Secret
-from tests.contracts.records import a_record, new_id
+from steward.export import ExportLimits
+from steward.ports import Lane
 from tests.said import listening
-from tests.servers.ingest_butler import Fault, IngestButler, Organisation, serving
+from tests.servers.export_replicas import Start, Weather, a_call, fill, register, replicas
+from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.postgres import KEYRING, Database
 from tests.servers.waiting import eventually
 
 NOBODY = Lane(UUID(int=1), UUID(int=2))
-HURRY = Clocks(chance=lambda: 0.0)
-"""Pauses after a failure are none: the test is as quick as what it tests."""
 
 
 @pytest.fixture(autouse=True)
@@ -57,67 +43,10 @@ def butler() -> Iterator[IngestButler]:
         yield made
 
 
-@dataclass
-class Replica:
-    """One process's export, as wiring puts it together."""
-
-    engine: Engine
-    exporter: Exporter
-    clockwork: Clockwork
-
-    def stop(self) -> None:
-        self.clockwork.join(30)
-        self.engine.dispose()
-
-
-Start = Callable[[ExportLimits], Replica]
-
-
 @pytest.fixture
 def start(postgres: Database) -> Iterator[Start]:
-    """Makes replicas; each is stopped in the end."""
-    made: list[Replica] = []
-
-    def one(limits: ExportLimits) -> Replica:
-        engine = open_engine(postgres.address)
-        log = PostgresEgressLog(engine, KEYRING)
-
-        def opened(registration: Registration, token: Secret[str]) -> ControlPlane:
-            return LoggedButler(HttpButler(registration.butler_url, token, None, 5.0), log, registration.id)
-
-        ways = Ways(PostgresDirectory(engine, KEYRING), PostgresOutbox(engine), opened)
-        exporter = Exporter(ways, ExportRules(), limits, clocks=HURRY)
-        task = Task("export", 0.01, exporter.run_once, exporter.finish)
-        made.append(Replica(engine, exporter, Clockwork([task], HURRY.chance)))
-        return made[-1]
-
-    yield one
-    for each in made:
-        each.stop()
-
-
-def register(database: Database, butler: IngestButler, number: int) -> Registration:
-    who = butler.organisations[number]
-    directory = PostgresDirectory(database.engine, KEYRING)
-    return directory.register(who.identity, butler.url, Secret(who.token))
-
-
-class Weather:
-    """Three calls in ten fail, in one of four ways; the same ones for a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._lock = threading.Lock()
-        self.fails = True
-        self.met: dict[str, int] = {}
-
-    def fault(self, path: str, token: str) -> Fault | None:
-        with self._lock:
-            if not self.fails or self._random.random() >= 0.3:
-                return None
-            fault: Fault = self._random.choice(["fail", "break", "break_after", "break_after"])
-            self.met[fault] = self.met.get(fault, 0) + 1
-            return fault
+    with replicas(postgres) as made:
+        yield made
 
 
 def test_three_replicas_and_two_organisations_through_everything(
@@ -129,26 +58,26 @@ def test_three_replicas_and_two_organisations_through_everything(
     weather = Weather(7)
     butler.fault = weather.fault
     limits = ExportLimits(batch=40, every_s=0.01, lease_s=2.0, patience_s=0.2, look_s=0.1)
-    replicas = [start(limits) for _ in range(3)]
+    three = [start(limits) for _ in range(3)]
     made = []
     for _ in range(8):
-        made += [_row(owner) for owner in owners for _ in range(50)]
+        made += [a_call(owner) for owner in owners for _ in range(50)]
         ledger.record(made[-100:])
     # A process that was killed: what it claimed is nobody's until its lease is over.
     dead = PostgresOutbox(postgres.engine).claim(Lane(owners[0].id, owners[0].org_id), 30, 2.0)
     assert len(dead) == 30
-    for each in replicas:
+    for each in three:
         each.clockwork.start()
     eventually(lambda: butler.taken() > 100, 60)
     ledger.record([replace(record, outcome=Outcome.COMPLETE, body_state=BodyState.STORED) for record in made[::2]])
-    replicas[2].stop()
-    replicas[2] = start(limits)
-    replicas[2].clockwork.start()
+    three[2].stop()
+    three[2] = start(limits)
+    three[2].clockwork.start()
     eventually(lambda: butler.taken() > 400, 60)
     ledger.record([replace(record, outcome=Outcome.COMPLETE, body_state=BodyState.FAILED) for record in made[1::2]])
     waiting = "SELECT count(*) FROM llm_requests WHERE revision > exported_revision"
     eventually(lambda: postgres.run(waiting) == [(0,)], 120)
-    for each in replicas:
+    for each in three:
         each.stop()
     for owner, organisation in zip(owners, butler.organisations, strict=True):
         mine = {str(record.id) for record in made if record.registration_id == owner.id}
@@ -165,23 +94,17 @@ def test_three_replicas_and_two_organisations_through_everything(
     assert logged == [(len(butler.heard),)], "one row for each call, and no call without one"
 
 
-def _row(owner: Registration) -> Any:
-    at = datetime.now(UTC)
-    facts = {"registration_id": owner.id, "org_id": owner.org_id, "model": "gpt-4o", "requested_at": at}
-    return a_record(id=new_id(at), outcome=Outcome.INTERRUPTED, body_state=BodyState.LOST, **facts)
-
-
 def test_a_butler_that_is_restarted_gets_what_it_missed(postgres: Database, start: Start) -> None:
     butler = IngestButler([Organisation("mdm_st_0" + "t" * 32)])
     limits = ExportLimits(batch=20, every_s=0.01, lease_s=5.0, patience_s=0.2)
     with serving(butler):
         owner = register(postgres, butler, 0)
         port = int(butler.url.rpartition(":")[2])
-        PostgresLedger(postgres.engine).record([_row(owner) for _ in range(20)])
+        PostgresLedger(postgres.engine).record([a_call(owner) for _ in range(20)])
         it = start(limits)
         it.clockwork.start()
         eventually(lambda: butler.taken() == 20)
-    missed = [_row(owner) for _ in range(30)]
+    missed = [a_call(owner) for _ in range(30)]
     PostgresLedger(postgres.engine).record(missed)
     heard = "SELECT count(*) FROM egress_log WHERE answer = 'butler_unavailable'"
     eventually(lambda: postgres.run(heard) > [(0,)])
@@ -192,21 +115,6 @@ def test_a_butler_that_is_restarted_gets_what_it_missed(postgres: Database, star
 # a backlog
 
 BACKLOG = 200_000
-
-FILL = """
-    INSERT INTO llm_requests (id, org_id, api_key_id, registration_id, provider, model, request_path, request_method,
-        requested_at, outcome, body_state, usage_source, model_alias_found, streamed, tags, tags_dropped, request_bytes,
-        response_bytes, truncated)
-    SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) - :count + n), 12, '0')
-            || '7000' || lpad(to_hex(n), 16, '8') AS uuid),
-        :org_id, :org_id, :registration_id, 'openai', 'gpt-4o', '/v1/chat/completions', 'POST',
-        clock_timestamp(), 'complete', 'none', 'none', false, false, '{"Feature": "search"}', 0, 0, 0, false
-    FROM generate_series(1, :count) AS n
-"""
-
-
-def fill(database: Database, owner: Registration, count: int) -> None:
-    database.run(FILL, count=count, org_id=owner.org_id, registration_id=owner.id)
 
 
 def explained(database: Database, statement: str, facts: dict[str, object]) -> str:
@@ -219,9 +127,9 @@ def explained(database: Database, statement: str, facts: dict[str, object]) -> s
 def test_claims_go_by_the_index_however_much_waits(postgres: Database, butler: IngestButler) -> None:
     """With and without statistics, from both ends, and for rows of keys made inside."""
     owner = register(postgres, butler, 0)
-    fill(postgres, owner, 20_000)
+    fill(postgres, owner.org_id, owner.id, 20_000)
     postgres.run("UPDATE registrations SET local_from = '00000000-0000-0000-0000-000000000000'")
-    postgres.run(FILL, count=20_000, org_id=LOCAL_ORG, registration_id=None)
+    fill(postgres, LOCAL_ORG, None, 20_000)
     for analyzed in (False, True):
         if analyzed:
             postgres.run("ANALYZE llm_requests")
@@ -253,9 +161,9 @@ def _most_rows(plan: str) -> int:
 
 
 def test_a_backlog_of_two_hundred_thousand(postgres: Database, butler: IngestButler, start: Start) -> None:
-    """The newest are there within three batches, all arrive once, memory stays flat and claims stay quick."""
+    """The newest are there within three batches, memory stays flat and claims stay quick. (`make faults` drains it.)"""
     owner = register(postgres, butler, 0)
-    fill(postgres, owner, BACKLOG)
+    fill(postgres, owner.org_id, owner.id, BACKLOG)
     organisation = butler.organisations[0]
     newest = [str(row[0]) for row in postgres.run("SELECT id FROM llm_requests ORDER BY id DESC LIMIT 250")]
     it = start(ExportLimits(every_s=0.0, patience_s=30.0, look_s=1.0))
