@@ -156,8 +156,8 @@ class Fanout(Generic[T]):
         return sum(turn.running for turn in self._turns.values())
 
     def _begin(self, key: UUID, item: T) -> None:
-        self._turns[key].running = True
         threading.Thread(target=partial(self._one, key, item), name=f"steward-{self.name}", daemon=True).start()
+        self._turns[key].running = True  # it cannot end before this lock is given back
 
     def _one(self, key: UUID, item: T) -> None:
         more, fault = False, None
