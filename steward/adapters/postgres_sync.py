@@ -15,7 +15,7 @@ from typing import Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Engine
 
 from steward.adapters.postgres_connection import mapped
@@ -130,7 +130,7 @@ HEARD: Final = """
 
 HOLD: Final = "SELECT pg_try_advisory_lock(:lock)"
 LET_GO: Final = "SELECT pg_advisory_unlock(:lock)"
-STILL_THERE: Final = "SELECT 1"
+STILL_THERE: Final = "SELECT CAST(:lock AS bigint) IS NOT NULL"
 
 _IN_FORCE, _ADD_KEYS, _CHANGE_KEYS = text(IN_FORCE), text(ADD_KEYS), text(CHANGE_KEYS)
 _REFUSED_KEYS, _MOVE_WATERMARK = text(REFUSED_KEYS), text(MOVE_WATERMARK)
@@ -193,40 +193,35 @@ class PostgresTurns(Turns):
         self._lock = threading.Lock()
 
     def hold(self, registration_id: UUID) -> bool:
-        with self._lock, mapped():
-            try:
-                session = self._session()
-                if registration_id in self._held:
-                    session.execute(_STILL_THERE)
-                    return True
-                if session.execute(_HOLD, {"lock": _lock_of(registration_id)}).scalar_one():
-                    self._held.add(registration_id)
-            except BaseException:
-                self._lost()
-                raise
+        with self._lock:
+            held = registration_id in self._held
+            said = self._ask(_STILL_THERE if held else _HOLD, registration_id)
+            if said and not held:
+                self._held.add(registration_id)
             return registration_id in self._held
 
     def let_go(self, registration_id: UUID) -> None:
-        with self._lock, mapped():
-            if registration_id not in self._held:
-                return
-            try:
-                self._session().execute(_LET_GO, {"lock": _lock_of(registration_id)})
-            except BaseException:
-                self._lost()
-                raise
-            self._held.discard(registration_id)
+        with self._lock:
+            if registration_id in self._held:
+                self._ask(_LET_GO, registration_id)
+                self._held.discard(registration_id)
 
     def close(self) -> None:
         with self._lock:
             self._lost()
             self._engine.dispose()
 
-    def _session(self) -> Connection:
-        if self._connection is None:
-            # Each statement for itself: an idle transaction would be ended by the server, and the locks with it.
-            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        return self._connection
+    def _ask(self, statement: TextClause, registration_id: UUID) -> bool:
+        """In a transaction of its own: an idle one would be ended by the server, and the locks with it."""
+        try:
+            with mapped():
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                with self._connection.begin():
+                    return bool(self._connection.execute(statement, {"lock": _lock_of(registration_id)}).scalar_one())
+        except BaseException:
+            self._lost()
+            raise
 
     def _lost(self) -> None:
         """The session ends with its connection: a lock that stayed behind in the pool would never be free again."""
