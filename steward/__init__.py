@@ -14,6 +14,7 @@ After the last byte      settle.py; it calls meter.py, body_object.py and price.
                          pricemoves.py pricenames.py rates.py). settling.py does so for a durable queue, round by round
                          (in_hand.py putting.py backoff.py); reconcile.py looks for what went wrong nevertheless.
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
+Butler                   sync.py (paging.py), registering.py, managed.py.
 What may be said         egress.py (everything that may leave), domains.py (by value), ingress.py (what Butler
                          may say), log.py and log_fields.py,
                          metrics.py (metric_names.py metric_files.py counted_calls.py).

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from steward.api import health, metrics, pages
+from steward.api import health, metrics, orgs, pages
 from steward.api.operators import Doors
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
-from steward.proxy import Application, Proxy
+from steward.proxy import Application, Proxy, Receive, Scope, Send
 from steward.version import VERSION
 from steward.wiring import Services
 
@@ -40,11 +40,27 @@ def own_routes(services: Services, doors: Doors) -> FastAPI:
     app.state.readiness = health.Readiness(services.ready, lambda: details(services))
     app.state.doors = doors
     app.state.board = services.board
+    app.state.organisations = services.organisations
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(orgs.router)
     app.include_router(pages.router)
     app.add_exception_handler(RequestValidationError, _names_only)
+    app.add_middleware(_RawPaths)
     return app
+
+
+class _RawPaths:
+    """Routes are compared with the path as it was sent: `/admin/%6frgs` is none of ours (SECURITY F21)."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        await self._app(scope, receive, send)
 
 
 async def _names_only(request: Request, exc: Exception) -> JSONResponse:

@@ -349,13 +349,15 @@ def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _register(arguments: argparse.Namespace, settings: Settings) -> int:
-    from steward.registration_command import given_token, register, told
+    from steward.registering import register
+    from steward.registration_command import given_token, told
     from steward.wiring import butler_opener, open_directory
 
     token = given_token(arguments.token, settings, sys.stdin)
     directory, close = open_directory(settings)
     try:
-        made = register(directory, butler_opener(settings), arguments.butler_url, token)
+        allowed = settings.butler_urls_allow
+        made = register(directory, butler_opener(settings), arguments.butler_url, token, allowed)
     finally:
         close()
     print(told(made, arguments.json), end="")

@@ -69,7 +69,7 @@ class KeysSaid:
 
 def api_keys(said: object, org_id: UUID, now: datetime) -> KeysSaid:
     """A page of `ApiKeys`, for the organisation whose token fetched it. Raises ButlerNonsense for what is no page."""
-    rows = _rows(said, MAX_ROWS)
+    rows = _listed(said, MAX_ROWS)
     understood = [_read(_sent_key, row, org_id) for row in rows]
     ids = (_read(_row_id, row, org_id) for row in rows)
     changes = [at for row in rows if (at := _read(_changed_at, row, org_id)) is not None and at <= now]
@@ -106,7 +106,7 @@ class WorkSaid:
 
 def work(said: object, org_id: UUID) -> WorkSaid:
     """The answer to `Work`. One without an id of its own cannot even be failed. Raises ButlerNonsense."""
-    rows = _rows(said, MAX_ROWS)
+    rows = _listed(said, MAX_ROWS)
     items: dict[UUID, WorkItem] = {}
     for row in rows:
         job_id = _read(_job_id, row, org_id)
@@ -126,7 +126,7 @@ class Assignment:
 
 def managed_pending(said: object) -> tuple[tuple[Assignment, ...], int]:
     """The answer to `ManagedPending`: what was understood, an organisation once; how many were not. ButlerNonsense."""
-    rows = _rows(said, MAX_ASSIGNMENTS)
+    rows = _listed(said, MAX_ASSIGNMENTS)
     found: dict[UUID, Assignment] = {}
     for row in rows:
         each = _read(_assignment, row, None)
@@ -140,7 +140,7 @@ def shown(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
-def _rows(said: object, most: int) -> list[object]:
+def _listed(said: object, most: int) -> list[object]:
     if not isinstance(said, list) or len(said) > most:
         raise ButlerNonsense
     return said

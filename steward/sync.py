@@ -31,7 +31,7 @@ _EARLY: Final = 0.5
 MOST_PAGES: Final = 1500
 """Of one pull."""
 
-OpenButler = Callable[[str, Secret[str]], ControlPlane]
+OpenButler = Callable[[Registration, Secret[str]], ControlPlane]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,12 @@ class Syncer:
                 lane.thread.join(max(0.0, until - time.monotonic()))
         return any(lane.more and not lane.running for lane in lanes)
 
-    def close(self) -> None:
-        """Lets others go on. A turn that runs ends by itself."""
+    def finish(self, within_s: float = 0.0) -> None:
+        """Waits so long for turns that run, then lets other processes go on. What still runs ends with this one."""
+        until = time.monotonic() + within_s
         for lane in self._lanes.values():
+            if lane.thread is not None:
+                lane.thread.join(max(0.0, until - time.monotonic()))
             if not lane.running:
                 _hang_up(lane)
         self._turns.close()
@@ -201,7 +204,7 @@ class Syncer:
             token = self._directory.token(registration.org_id)
             if token is None:
                 return False
-            lane.butler = self._open_butler(registration.butler_url, token)
+            lane.butler = self._open_butler(registration, token)
         turn = _Turn(self._directory, registration, lane.butler, self._sets, self._limits, self._monotonic)
         now = self._monotonic()
         if lane.full_at is None or now >= lane.full_at:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from steward import log, metrics, values
+from steward.api.orgs import AdminDoor, Organisations
 from steward.authenticate import Authenticator, KeyLimits
 from steward.capture import Spill
 from steward.counted_calls import CountedCalls
@@ -33,6 +34,7 @@ from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
 from steward.reconcile import Kept, NothingKept
 from steward.refusals import Refusals
+from steward.registering import OpenButler
 from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
     from steward.adapters.spool_quarantine import Quarantine
+    from steward.ingress import JobKind
+    from steward.managed import Managed
+    from steward.sync import OpenButler as SyncsWith
+    from steward.sync import Syncer, WholeSet
 
 CONNS_A_RELAY = 2
 """One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
@@ -83,6 +89,8 @@ class Services:
     health: Health
     board: Board
     """Where this process counts."""
+    organisations: Organisations
+    """What `/admin/orgs` works on."""
     held: Callable[[], Connections]
     """What it holds open towards providers and the database."""
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
@@ -184,16 +192,29 @@ def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPla
     """How a Butler at an address is spoken to with a token. Raises SettingError."""
     from steward.adapters.butler import HttpButler
 
-    file = settings.butler_ca_file
-    try:
-        tls = _tls(settings) if file is None else tls_context(str(file))
-    except OSError:
-        raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
+    tls = _butler_tls(settings)
 
     def opened(url: str, token: Secret[str]) -> ControlPlane:
         return HttpButler(url, token, tls, proxy_url=_proxy_towards(url, settings))
 
     return opened
+
+
+def _butler_when_asked(settings: Settings) -> OpenButler:
+    """The same, made at its first use: who relays seldom speaks to Butler, and then needs no client for it."""
+
+    def open_butler(url: str, token: Secret[str]) -> ControlPlane:
+        return butler_opener(settings)(url, token)
+
+    return open_butler
+
+
+def _butler_tls(settings: Settings) -> SSLContext:
+    file = settings.butler_ca_file
+    try:
+        return _tls(settings) if file is None else tls_context(str(file))
+    except OSError:
+        raise SettingError("BUTLER_CA_FILE: the file holds no certificate that can be read") from None
 
 
 def _proxy_towards(url: str, settings: Settings) -> Secret[str] | None:
@@ -204,6 +225,32 @@ def _proxy_towards(url: str, settings: Settings) -> Secret[str] | None:
 
     through = goes_through_proxy(values.origin(url), True, ",".join(settings.no_proxy))
     return settings.https_proxy if through else None
+
+
+def open_syncer(
+    settings: Settings, directory: Directory, open_butler: SyncsWith, sets: Mapping[JobKind, WholeSet]
+) -> Syncer:
+    """What pulls from Butler every WORK_TICK_INTERVAL. Connects to nothing yet.
+
+    It has a connection of its own, which tells all processes which of them syncs what. `open_butler`: how a
+    registration's Butler is spoken to; `sets`: what is pulled whole, and who takes it.
+    """
+    from steward.adapters.postgres_sync import PostgresTurns
+    from steward.sync import Syncer, SyncLimits
+
+    own, _ = open_database(settings)
+    limits = SyncLimits(every_s=settings.work_tick_interval_s, work_items=settings.work_tick_limit)
+    return Syncer(directory, PostgresTurns(own), open_butler, sets, limits)
+
+
+def open_managed(settings: Settings, directory: Directory, open_butler: OpenButler) -> Managed | None:
+    """What takes assigned organisations over every MANAGED_POLL_INTERVAL; None without MANAGED_ENABLED."""
+    from steward.managed import Managed
+
+    url, master = settings.managed_butler_url, settings.managed_master_token
+    if not settings.managed_enabled or url is None or master is None:
+        return None
+    return Managed(directory, open_butler, url, master)
 
 
 def open_quarantine(settings: Settings) -> Quarantine:
@@ -315,6 +362,12 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         upstreams=upstreams.all,
         health=health,
         board=board,
+        organisations=Organisations(
+            directory,
+            _butler_when_asked(settings),
+            AdminDoor(settings.steward_admin_token),
+            settings.butler_urls_allow,
+        ),
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
         background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
         close=close,
@@ -525,6 +578,7 @@ def check(settings: Settings) -> None:
     """What `build` would refuse, without building: for a parent whose children build. Raises SettingError."""
     settings.needed_encryption_key()
     price_book(settings)
+    _butler_tls(settings)
     _tls(settings)
     store = open_store(settings.body_store)
     if store is not None:

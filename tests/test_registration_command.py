@@ -12,7 +12,8 @@ from steward.adapters.butler import HttpButler
 from steward.adapters.memory import MemoryDirectory
 from steward.errors import ButlerDenied, ButlerNonsense, ButlerUnavailable, LedgerFault, SettingError
 from steward.ports import ControlPlane, Directory, Registration
-from steward.registration_command import given_token, listed, register, told
+from steward.registering import register
+from steward.registration_command import given_token, listed, told
 from steward.words import Secret
 from tests.servers.butler_wire import Reply, says, wire_butler
 from tests.test_wiring import settings

@@ -78,8 +78,8 @@ class House:
             self.clock,
         )
 
-    def _open(self, url: str, token: Secret[str]) -> ControlPlane:
-        return HttpButler(url, token, deadline_s=self.deadline_s)
+    def _open(self, registration: Registration, token: Secret[str]) -> ControlPlane:
+        return HttpButler(registration.butler_url, token, deadline_s=self.deadline_s)
 
     def _take(self, what: str, said: object) -> None:
         if not isinstance(said, list):
@@ -110,7 +110,7 @@ def syncing(*organisations: Organisation, strict: bool = True, **parts: Any) -> 
         for each in organisations:
             house.register(butler, each)
         yield house, butler
-        house.syncer.close()
+        house.syncer.finish(5)
 
 
 def known(house: House, who: Organisation) -> Registration:
@@ -241,7 +241,7 @@ def test_a_restart_goes_on_from_the_watermark_and_pulls_everything_once() -> Non
         butler.asked.clear()
         again = House(directory=house.directory)
         again.tick()
-        again.syncer.close()
+        again.syncer.finish(5)
         assert butler.targets("/api-keys") == [
             "/api/v1/steward/api-keys?updated_after=1970-01-01T00%3A00%3A00Z&limit=200"
         ]
@@ -369,7 +369,7 @@ def test_one_that_never_answers_delays_no_other() -> None:
         assert len(bad.asked) == 1, "and it has one turn at a time itself"
         waiting.set()
         eventually(lambda: known(house, stuck).fault)
-        house.syncer.close()
+        house.syncer.finish(5)
 
 
 def test_an_outage_of_the_database_is_survived(said: Said) -> None:
@@ -405,7 +405,7 @@ def replicas(database: Database, count: int) -> list[House]:
 
 
 def end(house: House) -> None:
-    house.syncer.close()
+    house.syncer.finish(5)
     for engine in house.engines:
         engine.dispose()
 
