@@ -55,8 +55,11 @@ _COMMAND_EXAMPLES = {
     ),
     "migrate": ("steward migrate", "steward migrate --json"),
     "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
-    "list": ("steward keys list", "steward keys list --json"),
-    "revoke": ("steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "list": ("steward keys list", "steward keys list --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e --json"),
+    "revoke": (
+        "steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",
+        "steward keys revoke --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3f",
+    ),
     "register": (
         "steward register --token mdm_st_... --butler-url https://butler.example.com",
         "steward register --token - --butler-url https://butler.example.com < token.txt",
@@ -179,6 +182,8 @@ def _keys_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     listed = _command(actions, "list", "All keys, newest first.", _keys_list)
     revoke = _command(actions, "revoke", "Revoke a key, for ever. Every process knows within 10 s.", _keys_revoke)
     revoke.add_argument("id", type=_uuid, help="the key's id, as `steward keys list` shows it")
+    for parser in (listed, revoke):
+        parser.add_argument("--org", type=_org, default=LOCAL_ORG, help="keys that came with this organisation")
     for parser in (create, listed, revoke):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -442,11 +447,12 @@ def _keys_create(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.ingress import shown
     from steward.wiring import open_directory
 
     directory, close = open_directory(settings)
     try:
-        keys = directory.list_keys(LOCAL_ORG)
+        keys = directory.list_keys(arguments.org)
     finally:
         close()
     if arguments.json:
@@ -457,17 +463,18 @@ def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
         return 0
     print(f"{'id':36}  {'state':7}  {'created':16}  name")
     for key in keys:
-        state = "active" if key.is_active else "revoked"
-        print(f"{key.id!s:36}  {state:7}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
+        state = "active" if key.is_active else "revoked" if key.revoked_at else "rests"
+        print(f"{key.id!s:36}  {state:7}  {key.created_at:%Y-%m-%d %H:%M}  {shown(key.name)}")
     return 0
 
 
 def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.ingress import shown
     from steward.wiring import open_directory
 
     directory, close = open_directory(settings)
     try:
-        key = directory.revoke_key(LOCAL_ORG, arguments.id)
+        key = directory.revoke_key(arguments.org, arguments.id)
     finally:
         close()
     if key is None:
@@ -476,7 +483,7 @@ def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.json:
         _print_json(_shown(key))
     else:
-        print(f"Revoked {key.name} ({key.id}). Every process refuses it within 10 seconds.")
+        print(f"Revoked {shown(key.name)} ({key.id}). Every process refuses it within 10 seconds.")
     return 0
 
 

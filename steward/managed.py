@@ -35,6 +35,8 @@ class Managed:
     open_butler: OpenButler
     url: str
     master: Secret[str]
+    every_s: float = 30.0
+    """How often `run_once` is called."""
 
     def run_once(self) -> bool:
         """Takes over what is pending; whether more waits. Raises ButlerFault, LedgerFault."""

@@ -250,7 +250,7 @@ def open_managed(settings: Settings, directory: Directory, open_butler: OpenButl
     url, master = settings.managed_butler_url, settings.managed_master_token
     if not settings.managed_enabled or url is None or master is None:
         return None
-    return Managed(directory, open_butler, url, master)
+    return Managed(directory, open_butler, url, master, settings.managed_poll_interval_s)
 
 
 def open_quarantine(settings: Settings) -> Quarantine:

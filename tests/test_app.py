@@ -195,11 +195,28 @@ def test_our_own_paths(house: House, port: str, credential: str) -> None:
         for absent in (
             b"/admin",
             b"/admin/",
-            b"/admin/orgs",
             b"/api/v1/requests",
             b"/api/v1/proxy-keys/1",
         ):
             assert get(before + absent).status == 404
+    assert house.provider.take() == []
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_organisations_are_for_the_admin_token_alone_on_both_ports(house: House, port: str) -> None:
+    for credential, status in (("none", 401), ("key", 401), ("key as bearer", 401), ("token", 200)):
+        assert house.get(port, b"/admin/orgs", credential).status == status
+    assert house.get(port, b"/admin/orgs", "token").body == b'{"organisations":[]}'
+    for spelling in (
+        b"/admin/%6frgs",
+        b"/admin/orgs/",
+        b"/admin/orgs%2f",
+        b"/admin/./orgs",
+        b"/admin//orgs",
+        b"/admin/Orgs",
+    ):
+        assert house.get(port, spelling, "token").status == 404
+    assert house.get(port, b"/admin/orgs/x%2f..", "token", b"DELETE").status == 404
     assert house.provider.take() == []
 
 
@@ -263,7 +280,7 @@ def test_our_own_pages_are_read_and_nothing_else(house: House, method: bytes) ->
 def test_no_page_of_ours_names_another_host(house: House) -> None:
     page, document = (house.get("ops", target, "none").body for target in (b"/docs", b"/openapi.json"))
     assert not re.search(rb"<script|src=|href=|@import|url\(|https?://", page)
-    assert set(json.loads(document)["paths"]) == {"/health", "/metrics", "/readyz"}
+    assert set(json.loads(document)["paths"]) == {"/health", "/metrics", "/readyz", "/admin/orgs", "/admin/orgs/{org}"}
     assert not re.search(rb"https?://", document)
 
 

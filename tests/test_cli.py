@@ -233,7 +233,7 @@ def test_config_masks_every_secret() -> None:
     secret = "s3cr3t" * 8
     environ = {row.name: secret for row in TABLE if row.secret}
     environ |= {"ENCRYPTION_KEY": KEY, "HTTPS_PROXY": f"http://someone:{secret}@proxy:3128", "POSTGRES_PORTT": secret}
-    environ["MDM_STEWARD_TOKEN"] = f"mdm_st_{secret}"
+    environ |= dict.fromkeys(("MDM_STEWARD_TOKEN", "MANAGED_MASTER_TOKEN"), f"mdm_st_{secret}")
     for said in commands([(environ, ["config"]), (environ, ["config", "--json"])]):
         assert said.code == 0
         for word in (secret, KEY, "someone"):
@@ -332,9 +332,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0002.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0002).\n")
-    assert json.loads(as_json.out) == {"before": "0002", "after": "0002"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0005.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0005).\n")
+    assert json.loads(as_json.out) == {"before": "0005", "after": "0005"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -342,7 +342,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0002"}, {"before": "0002", "after": "0002"}]
+    assert answers == [{"before": None, "after": "0005"}, {"before": "0005", "after": "0005"}]
 
 
 # register

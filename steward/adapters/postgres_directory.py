@@ -16,8 +16,8 @@ import orjson
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Engine, Row
 
-from steward.adapters import postgres_sync
 from steward.adapters.postgres_connection import RowsRefused, mapped
+from steward.adapters.postgres_sync import apply_keys, heard, rest_missing, sync_state
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.ports import (
     REGISTERED_ELSEWHERE,
@@ -185,19 +185,19 @@ class PostgresDirectory(Directory):
 
     def heard(self, registration: Registration, fault: ButlerWord | None) -> None:
         with mapped(), self._engine.begin() as connection:
-            postgres_sync.heard(connection, registration, fault)
+            heard(connection, registration, fault)
 
     def sync_state(self, registration: Registration, kind: SyncKind) -> SyncState:
         with mapped(), self._engine.begin() as connection:
-            return postgres_sync.sync_state(connection, registration, kind)
+            return sync_state(connection, registration, kind)
 
     def apply_keys(self, registration: Registration, keys: Sequence[SentKey]) -> AppliedKeys:
         with mapped(), self._engine.begin() as connection:
-            return postgres_sync.apply_keys(connection, registration, keys)
+            return apply_keys(connection, registration, keys)
 
     def rest_missing(self, registration: Registration, seen: Collection[UUID], since: datetime) -> int:
         with mapped(), self._engine.begin() as connection:
-            return postgres_sync.rest_missing(connection, registration, seen, since)
+            return rest_missing(connection, registration, seen, since)
 
     def registrations(self) -> list[Registration]:
         with mapped(), self._engine.begin() as connection:
