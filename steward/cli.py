@@ -302,14 +302,14 @@ def _since(text: str) -> datetime:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import serve
-    from steward.wiring import CONNS_A_RELAY
+    from steward.wiring import CONNS_A_RELAY, CONNS_FOR_TURNS
 
     if arguments.workers is not None:
         settings = dataclasses.replace(settings, workers=arguments.workers)
-    settles = 1 if settings.after_response == "spool" else 0
+    settles = 1 + CONNS_FOR_TURNS if settings.after_response == "spool" else 0
     least = CONNS_A_RELAY * settings.workers + settles
     if settings.postgres_max_conns < least:
-        more = ", and one to settle" if settles else ""
+        more = ", one to settle and one to sync" if settles else ""
         raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each{more}")
     return serve(settings)
 

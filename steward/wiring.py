@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 CONNS_A_RELAY = 2
 """One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
+CONNS_FOR_TURNS = 1
+"""What tells all processes which of them syncs an organisation; taken once one is registered."""
 MAINTENANCE_S = 6 * 3600.0
 MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
@@ -172,12 +174,12 @@ def relay_conns(settings: Settings) -> int:
     """Database connections of one relaying process: its share, or what keys and readiness need."""
     if settings.after_response == "spool":
         return CONNS_A_RELAY
-    return max(1, settings.postgres_max_conns // settings.workers)
+    return max(1, settings.postgres_max_conns // settings.workers - CONNS_FOR_TURNS)
 
 
 def settler_conns(settings: Settings) -> int:
     """Database connections of the settling process: what the relaying ones leave it."""
-    return max(1, settings.postgres_max_conns - CONNS_A_RELAY * settings.workers)
+    return max(1, settings.postgres_max_conns - CONNS_A_RELAY * settings.workers - CONNS_FOR_TURNS)
 
 
 def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:

@@ -103,6 +103,15 @@ def test_a_deregistered_organisation_is_listed_so_and_may_come_back(directory: D
     assert registered(directory, says(200, WHO)).deregistered_at is None
 
 
+def test_what_waits_and_what_is_wrong_stand_in_the_list(directory: Directory) -> None:
+    made = registered(directory, says(200, WHO))
+    directory.heard(made, "butler_denied")
+    shown = listed(directory.registrations(), False, lambda _: {"rows": 12, "approvals": 0})
+    assert shown.endswith(", 12 rows waiting, butler denied\n")
+    [told_of] = json.loads(listed(directory.registrations(), True, lambda _: {"rows": 12, "approvals": 0}))
+    assert (told_of["pending"], told_of["fault"]) == ({"rows": 12, "approvals": 0}, "butler_denied")
+
+
 def test_nobody_is_registered_at_first() -> None:
     assert "steward register" in listed([], as_json=False)
     assert json.loads(listed([], as_json=True)) == []
