@@ -5,6 +5,8 @@ It reads no setting and opens nothing: it is handed Services.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -12,7 +14,9 @@ from fastapi.responses import JSONResponse
 from steward.api import health, metrics, orgs, pages
 from steward.api.operators import Doors
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
+from steward.ports import Registration
 from steward.proxy import Application, Proxy, Receive, Scope, Send
+from steward.registering import UNHEARD_S, unheard_s
 from steward.version import VERSION
 from steward.wiring import Services
 
@@ -78,8 +82,19 @@ def details(services: Services) -> dict[str, object]:
         "database": {"heard": services.authenticator.database_heard(), "host": settings.postgres_host},
         "keys_in_memory": services.authenticator.known_keys,
         "bodies": _bodies(settings.body_store),
+        "butlers": [_butler(each) for each in services.health.butlers],
         "prices": _prices(services),
         "origins": {name: origin.authority.decode("ascii") for name, origin in settings.origins.items()},
+    }
+
+
+def _butler(each: Registration) -> dict[str, object]:
+    """An hour without a word is told; its keys work on."""
+    return {
+        "org_id": str(each.org_id),
+        "heard_at": each.heard_at.isoformat() if each.heard_at else None,
+        "unheard": unheard_s(each, datetime.now(UTC)) >= UNHEARD_S,
+        "fault": each.fault,
     }
 
 

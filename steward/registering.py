@@ -6,7 +6,8 @@ an organisation is a text of a stranger's: whoever shows it escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from steward.ports import ControlPlane, Directory, Identity, Registration
 from steward.words import Secret
 
 NOT_ALLOWED: Final = "BUTLER_URLS_ALLOW: does not name this address"
+
+UNHEARD_S: Final = 3600.0
+"""A Butler that was not heard for so long is worth a word."""
 
 OpenButler = Callable[[str, Secret[str]], ControlPlane]
 Waiting = Callable[[Registration], Mapping[str, int]]
@@ -72,3 +76,13 @@ def org_id(text: str) -> UUID | None:
     except ValueError:
         return None
     return found if str(found) == text else None
+
+
+def unheard_s(each: Registration, now: datetime) -> float:
+    """How long its Butler was not heard: since it was, or since it was registered."""
+    return max(0.0, (now - (each.heard_at or each.registered_at)).total_seconds())
+
+
+def longest_unheard_s(known: Iterable[Registration], now: datetime) -> float:
+    """The longest of all; 0 when none is registered."""
+    return max((unheard_s(each, now) for each in known), default=0.0)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,12 @@ from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
-from steward.ports import AfterResponse, BodyBook, BodyStore, ControlPlane, Directory, Ledger, Upstream
+from steward.ports import AfterResponse, BodyBook, BodyStore, ControlPlane, Directory, Ledger, Registration, Upstream
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
 from steward.reconcile import Kept, NothingKept
 from steward.refusals import Refusals
-from steward.registering import OpenButler
+from steward.registering import OpenButler, longest_unheard_s
 from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
@@ -62,6 +62,7 @@ MAINTENANCE_S = 6 * 3600.0
 MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
 _WAIT_FOR_DATABASE_S = 2.0
+_BUTLERS_EVERY_S = 10.0
 
 
 @dataclass(slots=True)
@@ -72,6 +73,8 @@ class Health:
     schema_too_old: bool = False
     secrets_learnt: bool = False
     wrong_key: bool = False
+    butlers: tuple[Registration, ...] = ()
+    """The organisations that are registered, and when the Butler of each was heard."""
     draining: bool = False
 
 
@@ -115,7 +118,9 @@ class Services:
         """What is shown of this process; the server knows its calls and its callers' connections."""
         heard, keys = self.authenticator.database_heard(), self.authenticator.known_keys
         limit = self.settings.spool_max_bytes if self.settings.after_response == "spool" else None
-        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
+        unheard = longest_unheard_s(self.health.butlers, datetime.now(UTC))
+        state = RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
+        return replace(state, butler_unheard_s=unheard)
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
@@ -371,7 +376,13 @@ def build(settings: Settings, board: Board | None = None) -> Services:
             settings.butler_urls_allow,
         ),
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
-        background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
+        background=(
+            authenticator.poll,
+            credential.learn,
+            partial(_watch_schema, ledger, health),
+            partial(_watch_butlers, directory, health),
+            *after.background,
+        ),
         close=close,
     )
 
@@ -603,6 +614,17 @@ async def _watch_schema(ledger: Ledger, health: Health) -> None:
             health.schema_looked_at = True
             return
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+
+async def _watch_butlers(directory: Directory, health: Health) -> None:
+    """Whose Butler was heard when, for operators."""
+    while True:
+        try:
+            known = await asyncio.to_thread(directory.registrations)
+            health.butlers = tuple(each for each in known if each.deregistered_at is None)
+        except LedgerFault:
+            pass  # the key poll says it
+        await asyncio.sleep(_BUTLERS_EVERY_S)
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:

@@ -9,9 +9,11 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
@@ -20,6 +22,7 @@ from steward.adapters.postgres_local import LocalPostgres
 from steward.api.health import REASONS
 from steward.api.operators import Doors
 from steward.app import create_app, create_ops_app, details, own_routes
+from steward.ports import Registration
 from steward.proxy import Proxy
 from steward.settings import load
 from steward.wiring import Services, build
@@ -122,6 +125,23 @@ def test_a_validation_error_names_fields_and_never_values(services: Make) -> Non
     assert answer.json() == {"error": {"code": "invalid_request", "fields": ["body.count", "body.name", "query.limit"]}}
     assert canary not in answer.text
     assert ask(app, f"/orders?limit={canary}", method="POST", body=[canary]).text.count(canary) == 0
+
+
+def test_a_butler_that_was_not_heard_for_an_hour_is_told_to_operators(services: Make) -> None:
+    made = services()
+    now = datetime.now(UTC)
+    lately = Registration(
+        uuid4(), uuid4(), "Acme", uuid4(), "https://butler.example", now - timedelta(days=2), None, now
+    )
+    long_ago = replace(lately, org_id=uuid4(), heard_at=now - timedelta(hours=1), fault="butler_denied")
+    made.health.butlers = (lately, long_ago)
+    told = ask(create_app(made), "/readyz", bearer(TOKEN)).json()["butlers"]
+    assert [(each["org_id"], each["unheard"], each["fault"]) for each in told] == [
+        (str(lately.org_id), False, None),
+        (str(long_ago.org_id), True, "butler_denied"),
+    ]
+    assert made.relay_state(0, 0).butler_unheard_s == pytest.approx(3600, abs=60)
+    assert ask(create_app(made), "/readyz").text == "unready"
 
 
 def test_every_word_that_readyz_may_say_has_its_reason() -> None:

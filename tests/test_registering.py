@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from steward.adapters.butler import HttpButler
 from steward.adapters.memory import MemoryDirectory
 from steward.errors import ButlerDenied, ButlerNonsense, SettingError
-from steward.ports import ControlPlane
-from steward.registering import facts, nothing_waits, org_id, register, whose
+from steward.ports import ControlPlane, Registration
+from steward.registering import UNHEARD_S, facts, longest_unheard_s, nothing_waits, org_id, register, unheard_s, whose
 from steward.words import Secret
 from tests.servers.butler_stub import Organisation, document, stub_butler
 
@@ -59,3 +61,14 @@ def test_an_id_is_read_as_it_is_printed_and_no_other_way() -> None:
     for wrong in ("", "x", each.hex, str(each).upper(), "{" + str(each) + "}", str(each) + " ", "../" + str(each)):
         assert org_id(wrong) is None
     assert org_id(str(UUID(int=0))) == UUID(int=0)
+
+
+def test_how_long_a_butler_was_not_heard() -> None:
+    now = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    hour = timedelta(hours=1)
+    never = Registration(uuid4(), uuid4(), "Never", uuid4(), "https://butler.example", now - 3 * hour)
+    lately = replace(never, heard_at=now - hour)
+    assert (unheard_s(never, now), unheard_s(lately, now)) == (3 * UNHEARD_S, UNHEARD_S)
+    assert unheard_s(replace(never, heard_at=now + hour), now) == 0, "two clocks may differ"
+    assert longest_unheard_s([lately, never], now) == 3 * UNHEARD_S
+    assert longest_unheard_s([], now) == 0
