@@ -441,9 +441,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     `board`: where all processes of this Steward count; None: this one counts for itself.
     """
     from steward.adapters.postgres_directory import PostgresDirectory
-    from steward.adapters.postgres_egress_log import PostgresEgressLog
     from steward.adapters.postgres_ledger import PostgresLedger
-    from steward.adapters.postgres_outbox import PostgresOutbox
 
     engine, keyring = open_database(settings, relay_conns(settings))
     directory, ledger = PostgresDirectory(engine, keyring), PostgresLedger(engine)
@@ -483,13 +481,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         upstreams=upstreams.all,
         health=health,
         board=board,
-        organisations=Organisations(
-            directory,
-            _butler_when_asked(settings, PostgresEgressLog(engine, keyring)),
-            AdminDoor(settings.steward_admin_token),
-            settings.butler_urls_allow,
-            counting(PostgresOutbox(engine)),
-        ),
+        organisations=_organisations(settings, directory, engine, keyring),
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
         background=(
             authenticator.poll,
@@ -500,6 +492,20 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         ),
         clockwork=clockwork,
         close=close,
+    )
+
+
+def _organisations(settings: Settings, directory: Directory, engine: Engine, keyring: Keyring) -> Organisations:
+    """What `/admin/orgs` works on."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+    from steward.adapters.postgres_outbox import PostgresOutbox
+
+    return Organisations(
+        directory,
+        _butler_when_asked(settings, PostgresEgressLog(engine, keyring)),
+        AdminDoor(settings.steward_admin_token),
+        settings.butler_urls_allow,
+        counting(PostgresOutbox(engine)),
     )
 
 
