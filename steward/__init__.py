@@ -16,6 +16,7 @@ After the last byte      settle.py; it calls meter.py, body_object.py and price.
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 On a schedule            clockwork.py runs export.py (export_record.py), which tells Butler of rows, through
                          logged_butler.py (egress_chain.py), which keeps what was told.
+Butler                   sync.py (paging.py), registering.py, managed.py.
 What may be said         egress.py (everything that may leave), domains.py (by value), ingress.py (what Butler
                          may say), log.py and log_fields.py,
                          metrics.py (metric_names.py metric_files.py counted_calls.py).

@@ -5,14 +5,18 @@ It reads no setting and opens nothing: it is handed Services.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from steward.api import health, metrics, pages
+from steward.api import health, metrics, orgs, pages
 from steward.api.operators import Doors
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
-from steward.proxy import Application, Proxy
+from steward.ports import Registration
+from steward.proxy import Application, Proxy, Receive, Scope, Send
+from steward.registering import UNHEARD_S, unheard_s
 from steward.version import VERSION
 from steward.wiring import Services
 
@@ -40,11 +44,27 @@ def own_routes(services: Services, doors: Doors) -> FastAPI:
     app.state.readiness = health.Readiness(services.ready, lambda: details(services))
     app.state.doors = doors
     app.state.board = services.board
+    app.state.organisations = services.organisations
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(orgs.router)
     app.include_router(pages.router)
     app.add_exception_handler(RequestValidationError, _names_only)
+    app.add_middleware(_RawPaths)
     return app
+
+
+class _RawPaths:
+    """Routes are compared with the path as it was sent: `/admin/%6frgs` is none of ours (SECURITY F21)."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        await self._app(scope, receive, send)
 
 
 async def _names_only(request: Request, exc: Exception) -> JSONResponse:
@@ -62,8 +82,19 @@ def details(services: Services) -> dict[str, object]:
         "database": {"heard": services.authenticator.database_heard(), "host": settings.postgres_host},
         "keys_in_memory": services.authenticator.known_keys,
         "bodies": _bodies(settings.body_store),
+        "butlers": [_butler(each) for each in services.health.butlers],
         "prices": _prices(services),
         "origins": {name: origin.authority.decode("ascii") for name, origin in settings.origins.items()},
+    }
+
+
+def _butler(each: Registration) -> dict[str, object]:
+    """An hour without a word is told; its keys work on."""
+    return {
+        "org_id": str(each.org_id),
+        "heard_at": each.heard_at.isoformat() if each.heard_at else None,
+        "unheard": unheard_s(each, datetime.now(UTC)) >= UNHEARD_S,
+        "fault": each.fault,
     }
 
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from steward import log
@@ -56,6 +57,14 @@ class _Known:
     caller: Caller
     active: bool
     confirmed: float
+    revoked: bool
+    updated_at: datetime
+
+    def stands_against(self, row: ApiKey) -> bool:
+        """Whether what is known is the later word, or the last one. Of two of the same moment, the refusal."""
+        if self.revoked or row.updated_at < self.updated_at:
+            return True
+        return row.updated_at == self.updated_at and not self.active
 
 
 class _Budget:
@@ -226,9 +235,14 @@ class Authenticator:
         return self._keep(found, now)
 
     def _keep(self, row: ApiKey, now: float) -> _Known:
-        """What is known now. Revoked stays revoked: an answer that says otherwise is from before."""
+        """What is known now. Revoked stays revoked, and what rested rests until a later word: an answer that says
+        otherwise is from before.
+        """
         before = self._known.get(row.key_hash)
-        entry = _Known(row.caller(), row.is_active and (before is None or before.active), now)
+        if before is not None and before.stands_against(row):
+            before.confirmed = now
+            return before
+        entry = _Known(row.caller(), row.is_active, now, row.revoked_at is not None, row.updated_at)
         self._known[row.key_hash] = entry
         return entry
 
@@ -248,6 +262,7 @@ class Authenticator:
         for row in found:
             if row.key_hash in self._known:
                 self._keep(row, began)
+            self._unknown.pop(row.key_hash, None)
         self._polled_at = began
 
     async def poll(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

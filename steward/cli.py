@@ -57,8 +57,11 @@ _COMMAND_EXAMPLES = {
     ),
     "migrate": ("steward migrate", "steward migrate --json"),
     "create": ("steward keys create --name checkout", "steward keys create --name ci --json"),
-    "list": ("steward keys list", "steward keys list --json"),
-    "revoke": ("steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "list": ("steward keys list", "steward keys list --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e --json"),
+    "revoke": (
+        "steward keys revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",
+        "steward keys revoke --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3f",
+    ),
     "register": (
         "steward register --token mdm_st_... --butler-url https://butler.example.com",
         "steward register --token - --butler-url https://butler.example.com < token.txt",
@@ -193,6 +196,8 @@ def _keys_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     listed = _command(actions, "list", "All keys, newest first.", _keys_list)
     revoke = _command(actions, "revoke", "Revoke a key, for ever. Every process knows within 10 s.", _keys_revoke)
     revoke.add_argument("id", type=_uuid, help="the key's id, as `steward keys list` shows it")
+    for parser in (listed, revoke):
+        parser.add_argument("--org", type=_org, default=LOCAL_ORG, help="keys that came with this organisation")
     for parser in (create, listed, revoke):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -339,14 +344,14 @@ def _since(text: str) -> datetime:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import serve
-    from steward.wiring import CONNS_A_RELAY
+    from steward.wiring import CONNS_A_RELAY, CONNS_FOR_TURNS
 
     if arguments.workers is not None:
         settings = dataclasses.replace(settings, workers=arguments.workers)
-    settles = 1 if settings.after_response == "spool" else 0
+    settles = 1 + CONNS_FOR_TURNS if settings.after_response == "spool" else 0
     least = CONNS_A_RELAY * settings.workers + settles
     if settings.postgres_max_conns < least:
-        more = ", and one to settle" if settles else ""
+        more = ", one to settle and one to sync" if settles else ""
         raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each{more}")
     return serve(settings)
 
@@ -391,27 +396,26 @@ def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _register(arguments: argparse.Namespace, settings: Settings) -> int:
-    from steward.registration_command import given_token, register, told
+    from steward.registering import register
+    from steward.registration_command import given_token, told
     from steward.wiring import open_register
 
     token = given_token(arguments.token, settings, sys.stdin)
     with ExitStack() as undo:
         directory, open_butler = open_register(settings, undo)
-        made = register(directory, open_butler, arguments.butler_url, token)
+        made = register(directory, open_butler, arguments.butler_url, token, settings.butler_urls_allow)
     print(told(made, arguments.json), end="")
     return 0
 
 
 def _orgs(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.registration_command import listed
-    from steward.wiring import open_directory
+    from steward.wiring import open_orgs
 
-    directory, close = open_directory(settings)
-    try:
-        known = directory.registrations()
-    finally:
-        close()
-    print(listed(known, arguments.json), end="")
+    with ExitStack() as undo:
+        directory, waiting = open_orgs(settings, undo)
+        said = listed(directory.registrations(), arguments.json, waiting)
+    print(said, end="")
     return 0
 
 
@@ -527,11 +531,12 @@ def _keys_create(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.ingress import shown
     from steward.wiring import open_directory
 
     directory, close = open_directory(settings)
     try:
-        keys = directory.list_keys(LOCAL_ORG)
+        keys = directory.list_keys(arguments.org)
     finally:
         close()
     if arguments.json:
@@ -542,17 +547,18 @@ def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
         return 0
     print(f"{'id':36}  {'state':7}  {'created':16}  name")
     for key in keys:
-        state = "active" if key.is_active else "revoked"
-        print(f"{key.id!s:36}  {state:7}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
+        state = "active" if key.is_active else "revoked" if key.revoked_at else "rests"
+        print(f"{key.id!s:36}  {state:7}  {key.created_at:%Y-%m-%d %H:%M}  {shown(key.name)}")
     return 0
 
 
 def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.ingress import shown
     from steward.wiring import open_directory
 
     directory, close = open_directory(settings)
     try:
-        key = directory.revoke_key(LOCAL_ORG, arguments.id)
+        key = directory.revoke_key(arguments.org, arguments.id)
     finally:
         close()
     if key is None:
@@ -561,7 +567,7 @@ def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.json:
         _print_json(_shown(key))
     else:
-        print(f"Revoked {key.name} ({key.id}). Every process refuses it within 10 seconds.")
+        print(f"Revoked {shown(key.name)} ({key.id}). Every process refuses it within 10 seconds.")
     return 0
 
 

@@ -94,6 +94,7 @@ class Facts(TypedDict, total=False):
     vendor_code: str
     version: str
     web_searches: int
+    work: str
     worker: int
     workers: int
 
@@ -170,6 +171,7 @@ _EVENT = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+){0,7}")
 _CODES = frozenset(_codes(StewardError) | {code.value for code in ErrorCode} | {"foreign"})
 _TIERS = frozenset({"auto", "batch", "default", "fast", "flex", "on_demand", "priority", "scale", "standard"})
 _SIGNALS = frozenset({"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"})
+_SETS = ("sync_api_keys", "sync_cloud_storage", "sync_provider_keys")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,79}"
 _CONCERNS_NUMBERS = (
     *("at_ms", "attempts", "bytes", "cached_tokens", "cache_creation_tokens", "connections", "count", "first_ms"),
@@ -215,6 +217,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         "until": _time,
         "usage_source": _member(UsageSource),
         "vendor_code": _like(r"[A-Za-z][A-Za-z0-9]{0,39}"),
+        "work": _one_of(frozenset({"replay", "eval", "sync_experiments", "unknown", *_SETS})),
         "version": _like(r"[0-9][0-9A-Za-z.+-]{0,31}"),
     }
 )

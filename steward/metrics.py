@@ -211,6 +211,8 @@ class RelayState:
     held: Connections = Connections()
     spool_limit_bytes: int | None = None
     """None where calls are not spooled."""
+    butler_unheard_s: float = 0.0
+    """The longest of all organisations."""
 
 
 class RelayMetrics:
@@ -228,6 +230,7 @@ class RelayMetrics:
         put(names.CONNECTIONS, state.caller_connections)
         put(names.UPSTREAM, state.held.upstream)
         put(names.KEYS, state.known_keys)
+        put(names.BUTLER_UNHEARD, state.butler_unheard_s)
         if state.spool_limit_bytes is not None:
             put(names.SPOOL_LIMIT, state.spool_limit_bytes)
         put(names.DATABASE_CONNECTIONS, state.held.database_in_use, ("in_use",))

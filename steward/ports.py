@@ -6,10 +6,10 @@ threads that may wait; the async ones, and `AfterResponse`, from the relay's eve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 from uuid import UUID
 
 from steward.errors import BadRequest
@@ -464,6 +464,10 @@ def key_name(text: str) -> str:
     return cleaned
 
 
+DeprecatedModels = Literal["passthrough", "redirect", "warn"]
+"""What becomes of a call for a model that its provider has given up."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """One `mdm_sk_` key, of which only the hash is known."""
@@ -480,6 +484,8 @@ class ApiKey:
     user_id: UUID | None = None
     registration_id: UUID | None = None
     revoked_at: datetime | None = None
+    """For ever. A key that is not active and has none only rests: Butler may say that it is good again."""
+    deprecated_model_behavior: DeprecatedModels = "passthrough"
 
     def caller(self) -> Caller:
         """Whom a call with this key is from."""
@@ -487,6 +493,9 @@ class ApiKey:
 
 
 REGISTERED_ELSEWHERE = "This organisation is registered at another Butler; run: steward deregister"
+
+ButlerWord = Literal["butler_unavailable", "butler_denied", "butler_rejected", "butler_nonsense"]
+"""The code of a ButlerFault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,6 +527,70 @@ class Registration:
     deregistered_at: datetime | None = None
     local_from: UUID = _FIRST_ID
     """The first id of calls with keys made inside that may go out: those from before it stay (DESIGN 10)."""
+    heard_at: datetime | None = None
+    """When Butler last answered as it should, to half a minute."""
+    fault: ButlerWord | None = None
+    """Why it was not so the last time."""
+
+
+SyncKind = Literal["api_keys"]
+"""A set that is pulled by its changes."""
+
+MAX_SYNCED_KEYS = 100_000
+"""Of one registration; what is sent beyond is refused."""
+
+NOT_REGISTERED = "This organisation is not registered any more."
+
+
+@dataclass(frozen=True, slots=True)
+class SentKey:
+    """A key as Butler says it. Nothing of it holds before `apply_keys` compared it with what is known."""
+
+    id: UUID
+    key_hash: str
+    """64 lower-case hex digits."""
+    name: str
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+    """By Butler's clock, which may say anything."""
+    description: str | None = None
+    user_id: UUID | None = None
+    revoked_at: datetime | None = None
+    deprecated_model_behavior: DeprecatedModels = "passthrough"
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedKeys:
+    """What became of a page."""
+
+    watermark: datetime | None
+    """The largest `updated_at` that was ever applied and was not later than now."""
+    refused: tuple[UUID, ...] = ()
+    """Ids of those that would take over another's key, or change whose a key is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncState:
+    """How far a set was read."""
+
+    watermark: datetime | None
+    read_at: datetime
+    """Now, by the clock that decides: the database's."""
+    last_full_at: datetime | None = None
+
+
+class Turns(Protocol):
+    """Which of all processes syncs a registration: one at a time, until it lets go or ends."""
+
+    def hold(self, registration_id: UUID) -> bool:
+        """Whether it is this one, from now on. Safe to repeat; never waits for another. Raises LedgerUnavailable."""
+
+    def let_go(self, registration_id: UUID) -> None:
+        """Another may. Nothing happens when it was not held. Raises LedgerUnavailable: then none is held any more."""
+
+    def close(self) -> None:
+        """Lets go of all."""
 
 
 class Directory(Protocol):
@@ -559,6 +632,33 @@ class Directory(Protocol):
 
     def deregister(self, org_id: UUID) -> Registration | None:
         """Forgets the token and lets its keys rest: they open no call any more. None: no such one. Safe to repeat."""
+
+    def take_over(self, given: Sequence[tuple[Identity, Secret[str]]], butler_url: str) -> list[Registration]:
+        """Managed mode: registers each in one transaction; those that are at this Butler already have the new token.
+
+        One that is registered at another Butler is left out, as it is. An organisation stands in it once.
+        """
+
+    def heard(self, registration: Registration, fault: ButlerWord | None) -> None:
+        """Butler answered (None), or why it did not. Written when it is news, or half a minute old."""
+
+    def sync_state(self, registration: Registration, kind: SyncKind) -> SyncState:
+        """How far it was read; no watermark: never."""
+
+    def apply_keys(self, registration: Registration, keys: Sequence[SentKey]) -> AppliedKeys:
+        """One page and its watermark in one transaction (SECURITY F8, F11).
+
+        A row that is older than what Butler said last of the key changes nothing. What is dated later than now is
+        applied as of now, and moves no watermark. A key never gets another hash, user, organisation or registration,
+        a revoked one is never good again; who asks for that is refused, alone. Raises LedgerFault, and changes
+        nothing, when the registration is none any more.
+        """
+
+    def rest_missing(self, registration: Registration, seen: Collection[UUID], since: datetime) -> int:
+        """Ends a full pull that began `since`: its keys that were not seen rest, unless they changed meanwhile.
+
+        How many. They are not revoked: sent again, they are good again.
+        """
 
     def instance_secret(self, name: str) -> Secret[bytes]:
         """A random 32-octet secret of this installation, made at first migrate and kept sealed.

@@ -7,20 +7,19 @@ It prints no token, and what Butler calls itself is shown with control character
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import orjson
 
-from steward import egress, ingress, values
-from steward.errors import ButlerDenied, ButlerRejected, SettingError
-from steward.ports import ControlPlane, Directory, Registration
+from steward import ingress, values
+from steward.errors import SettingError
+from steward.ports import Registration
+from steward.registering import Waiting, facts, nothing_waits
 from steward.settings import Settings
 from steward.words import Secret
 
 _MAX_LINE = 4096
-
-OpenButler = Callable[[str, Secret[str]], ControlPlane]
 
 
 def given_token(argument: str | None, settings: Settings, stdin: TextIO) -> Secret[str]:
@@ -37,52 +36,32 @@ def given_token(argument: str | None, settings: Settings, stdin: TextIO) -> Secr
         raise SettingError(f"register: {refused.args[0]}.") from None
 
 
-def register(directory: Directory, open_butler: OpenButler, url: str, token: Secret[str]) -> Registration:
-    """Asks Butler whose the token is, and keeps it. Raises SettingError, ButlerFault, LedgerFault: nothing is kept."""
-    butler = open_butler(url, token)
-    try:
-        said = ingress.identity(butler.ask(egress.Me()))
-    except ButlerRejected:
-        raise ButlerDenied from None  # who does not know this question is no Butler, or this is not its address
-    finally:
-        butler.close()
-    return directory.register(said, url, token)
-
-
 def told(each: Registration, as_json: bool) -> str:
     """What became of one organisation."""
     if as_json:
-        return _json(_facts(each))
+        return _json(facts(each, {}))
     who = f"{ingress.shown(each.org_name)} ({each.org_id})"
     if each.deregistered_at is not None:
         return f"deregistered {who}; its keys open no call any more\n"
     return f"registered {who} at {each.butler_url}\n"
 
 
-def listed(known: Sequence[Registration], as_json: bool) -> str:
-    """All that are, and were, registered."""
+def listed(known: Sequence[Registration], as_json: bool, waiting: Waiting = nothing_waits) -> str:
+    """All that are, and were, registered, and what waits for each."""
+    counted = [(each, waiting(each)) for each in known]
     if as_json:
-        return _json([_facts(each) for each in known])
+        return _json([facts(each, counts) for each, counts in counted])
     if not known:
         return "no organisation is registered; run: steward register --token - --butler-url https://...\n"
-    return "".join(map(_line, known))
+    return "".join(_line(each, counts) for each, counts in counted)
 
 
-def _facts(each: Registration) -> dict[str, object]:
-    return {
-        "org_id": each.org_id,
-        "org_name": each.org_name,
-        "butler_url": each.butler_url,
-        "steward_id": each.steward_id,
-        "registration_id": each.id,
-        "registered_at": each.registered_at,
-        "deregistered_at": each.deregistered_at,
-    }
-
-
-def _line(each: Registration) -> str:
+def _line(each: Registration, waiting: Mapping[str, int]) -> str:
+    said = [f"{count} {name} waiting" for name, count in waiting.items() if count]
+    said += [each.fault.replace("_", " ")] if each.fault else []
     state = "deregistered" if each.deregistered_at else f"since {each.registered_at:%Y-%m-%d %H:%M} UTC"
-    return f"{each.org_id}  {ingress.shown(each.org_name):<24}  {each.butler_url:<40}  {state}\n"
+    columns = f"{each.org_id}  {ingress.shown(each.org_name):<24}  {each.butler_url:<40}"
+    return "  ".join([columns, ", ".join([state, *said])]) + "\n"
 
 
 def _json(value: object) -> str:

@@ -88,6 +88,14 @@ class Settings:
     ssl_cert_file: Path | None
     mdm_steward_token: Secret[str] | None
     butler_ca_file: Path | None
+    butler_urls_allow: tuple[str, ...]
+    """Where an organisation may be registered; empty: anywhere."""
+    work_tick_interval_s: float
+    work_tick_limit: int
+    managed_enabled: bool
+    managed_master_token: Secret[str] | None
+    managed_butler_url: str | None
+    managed_poll_interval_s: float
     steward_admin_token: Secret[str] | None
     after_response: Literal["inline", "spool"]
     after_response_budget_s: float
@@ -150,6 +158,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Sett
             raise SettingError(
                 f"{provider.upper()}_BASE_URL: names this Steward's own address; calls would go in circles"
             )
+    _check_managed(parsed)
     body_store, store_warnings = _body_store(parsed)
     return Settings(
         **{_field(setting): parsed[setting.name] for setting in TABLE if _field(setting) in _FIELDS},
@@ -294,6 +303,17 @@ def _check_ports(parsed: Mapping[str, Any]) -> None:
     """Two listeners, two ports."""
     if parsed["OPS_PORT"] and parsed["OPS_PORT"] == parsed["PORT"]:
         raise SettingError("OPS_PORT: the same as PORT")
+
+
+def _check_managed(parsed: Mapping[str, Any]) -> None:
+    """Managed mode is whole or off, and has no store of its own: one organisation's bodies would lie in another's."""
+    if not parsed["MANAGED_ENABLED"]:
+        return
+    for name in ("MANAGED_MASTER_TOKEN", "MANAGED_BUTLER_URL"):
+        if parsed[name] is None:
+            raise SettingError(f"{name}: not set; MANAGED_ENABLED needs it")
+    if parsed["BODY_STORE_URL"]:
+        raise SettingError("BODY_STORE_URL: refused with MANAGED_ENABLED; each organisation brings its own store")
 
 
 def _is_ourselves(origin: Origin, parsed: Mapping[str, Any]) -> bool:

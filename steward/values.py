@@ -35,6 +35,7 @@ _HOST_NAME = re.compile(
 )
 _URL_TEXT = re.compile(r"[!-~]{1,2048}")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
+_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _STEWARD_TOKEN = re.compile(r"mdm_st_[A-Za-z0-9_-]{16,128}")
 _MAX_BUTLER_URL = 2000
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{64}")
@@ -358,3 +359,20 @@ def butler_url(given: str) -> str:
     host_part = f"[{name}]" if ":" in name else name
     default = 443 if parts.scheme == "https" else 80
     return f"{parts.scheme}://{host_part}{'' if parts.port in (None, default) else f':{parts.port}'}{path}"
+
+
+def butler_urls(given: str) -> tuple[str, ...]:
+    """A comma-separated list of them."""
+    return tuple(butler_url(part) for part in given.split(",") if part.strip())
+
+
+def switch(given: str) -> bool:
+    """`on` or `off`; `true`, `false`, `1` and `0` mean the same."""
+    if (word := given.lower()) not in _SWITCH:
+        raise ValueError("neither on nor off")
+    return _SWITCH[word]
+
+
+def shown_switch(on: bool) -> str:
+    """As it is set."""
+    return "on" if on else "off"

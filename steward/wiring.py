@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from steward import log, metrics, values
+from steward.api.orgs import AdminDoor, Organisations
 from steward.authenticate import Authenticator, KeyLimits
 from steward.capture import Spill
 from steward.clockwork import Clockwork, Task
@@ -36,6 +37,7 @@ from steward.ports import (
     ControlPlane,
     Directory,
     EgressLog,
+    Lane,
     Ledger,
     Outbox,
     Registration,
@@ -45,6 +47,8 @@ from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
 from steward.reconcile import Kept, NothingKept
 from steward.refusals import Refusals
+from steward.registering import OpenButler, longest_unheard_s
+from steward.registering import Waiting as Counted
 from steward.rewrite import KeyedHash
 from steward.seal import Keyring
 from steward.settings import Settings
@@ -60,14 +64,22 @@ if TYPE_CHECKING:
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
     from steward.adapters.spool_quarantine import Quarantine
+    from steward.ingress import JobKind
+    from steward.managed import Managed
+    from steward.sync import OpenButler as SyncsWith
+    from steward.sync import Syncer, WholeSet
 
 CONNS_A_RELAY = 2
 """One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
+CONNS_FOR_TURNS = 1
+"""What tells all processes which of them syncs an organisation; taken once one is registered."""
 MAINTENANCE_S = 6 * 3600.0
 MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
 _CLOCKWORK_ENDS_S = 5.0
 _WAIT_FOR_DATABASE_S = 2.0
+_BUTLERS_EVERY_S = 10.0
+_MOST_COUNTED = 10_000
 
 
 @dataclass(slots=True)
@@ -78,6 +90,8 @@ class Health:
     schema_too_old: bool = False
     secrets_learnt: bool = False
     wrong_key: bool = False
+    butlers: tuple[Registration, ...] = ()
+    """The organisations that are registered, and when the Butler of each was heard."""
     draining: bool = False
 
 
@@ -97,6 +111,8 @@ class Services:
     health: Health
     board: Board
     """Where this process counts."""
+    organisations: Organisations
+    """What `/admin/orgs` works on."""
     held: Callable[[], Connections]
     """What it holds open towards providers and the database."""
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
@@ -121,7 +137,9 @@ class Services:
         """What is shown of this process; the server knows its calls and its callers' connections."""
         heard, keys = self.authenticator.database_heard(), self.authenticator.known_keys
         limit = self.settings.spool_max_bytes if self.settings.after_response == "spool" else None
-        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
+        unheard = longest_unheard_s(self.health.butlers, datetime.now(UTC))
+        state = RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
+        return replace(state, butler_unheard_s=unheard)
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
@@ -183,12 +201,12 @@ def relay_conns(settings: Settings) -> int:
     """Database connections of one relaying process: its share, or what keys and readiness need."""
     if settings.after_response == "spool":
         return CONNS_A_RELAY
-    return max(1, settings.postgres_max_conns // settings.workers)
+    return max(1, settings.postgres_max_conns // settings.workers - CONNS_FOR_TURNS)
 
 
 def settler_conns(settings: Settings) -> int:
     """Database connections of the settling process: what the relaying ones leave it."""
-    return max(1, settings.postgres_max_conns - CONNS_A_RELAY * settings.workers)
+    return max(1, settings.postgres_max_conns - CONNS_A_RELAY * settings.workers - CONNS_FOR_TURNS)
 
 
 def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
@@ -221,6 +239,25 @@ def open_egress_log(settings: Settings, undo: ExitStack) -> EgressLog:
     return PostgresEgressLog(engine, keyring)
 
 
+def open_orgs(settings: Settings, undo: ExitStack) -> tuple[Directory, Counted]:
+    """The organisations and what waits for each; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_directory import PostgresDirectory
+    from steward.adapters.postgres_outbox import PostgresOutbox
+
+    engine, keyring = open_database(settings)
+    undo.callback(engine.dispose)
+    return PostgresDirectory(engine, keyring), counting(PostgresOutbox(engine))
+
+
+def counting(outbox: Outbox) -> Counted:
+    """What waits for an organisation: `rows` of its keys that Butler has not, counted up to 10,000."""
+
+    def counted(each: Registration) -> Mapping[str, int]:
+        return {"rows": outbox.waiting(Lane(each.id, each.org_id), _MOST_COUNTED).rows}
+
+    return counted
+
+
 def open_outbox(settings: Settings, undo: ExitStack) -> Outbox:
     """What waits to be exported; `undo` closes it. Raises SettingError."""
     from steward.adapters.postgres_outbox import PostgresOutbox
@@ -240,6 +277,17 @@ def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPla
         return HttpButler(url, token, tls, proxy_url=_proxy_towards(url, settings))
 
     return opened
+
+
+def _butler_when_asked(settings: Settings, egress_log: EgressLog) -> OpenButler:
+    """The same, made at its first use: who relays seldom speaks to Butler, and then needs no client for it."""
+
+    def open_butler(url: str, token: Secret[str]) -> ControlPlane:
+        from steward.logged_butler import LoggedButler
+
+        return LoggedButler(butler_opener(settings)(url, token), egress_log)
+
+    return open_butler
 
 
 def _butler_tls(settings: Settings) -> SSLContext:
@@ -277,14 +325,49 @@ def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: 
     def open_butler(registration: Registration, token: Secret[str]) -> ControlPlane:
         return LoggedButler(opener(registration.butler_url, token), egress_log, registration.id)
 
+    directory = PostgresDirectory(engine, keyring)
     every_s = settings.batch_interval_s
     exporter = Exporter(
-        Ways(PostgresDirectory(engine, keyring), PostgresOutbox(engine), open_butler),
+        Ways(directory, PostgresOutbox(engine), open_butler),
         ExportRules(None if settings.export_tags == ALL_TAGS else frozenset(settings.export_tags)),
         ExportLimits(batch=settings.batch_max_size, every_s=every_s / 2),
         metrics.ExportMetrics(board),
     )
-    return Clockwork([Task("export", every_s, exporter.run_once, exporter.finish)])
+    syncer = open_syncer(settings, directory, open_butler, {})
+    tasks = [
+        Task("export", every_s, exporter.run_once, exporter.finish),
+        Task("sync", settings.work_tick_interval_s, syncer.run_once, syncer.finish),
+    ]
+    managed = open_managed(settings, directory, _butler_when_asked(settings, egress_log))
+    if managed is not None:
+        tasks.append(Task("managed", managed.every_s, managed.run_once))
+    return Clockwork(tasks)
+
+
+def open_syncer(
+    settings: Settings, directory: Directory, open_butler: SyncsWith, sets: Mapping[JobKind, WholeSet]
+) -> Syncer:
+    """What pulls from Butler every WORK_TICK_INTERVAL. Connects to nothing yet.
+
+    It has a connection of its own, which tells all processes which of them syncs what. `open_butler`: how a
+    registration's Butler is spoken to; `sets`: what is pulled whole, and who takes it.
+    """
+    from steward.adapters.postgres_sync import PostgresTurns
+    from steward.sync import Syncer, SyncLimits
+
+    own, _ = open_database(settings)
+    limits = SyncLimits(every_s=settings.work_tick_interval_s, work_items=settings.work_tick_limit)
+    return Syncer(directory, PostgresTurns(own), open_butler, sets, limits)
+
+
+def open_managed(settings: Settings, directory: Directory, open_butler: OpenButler) -> Managed | None:
+    """What takes assigned organisations over every MANAGED_POLL_INTERVAL; None without MANAGED_ENABLED."""
+    from steward.managed import Managed
+
+    url, master = settings.managed_butler_url, settings.managed_master_token
+    if not settings.managed_enabled or url is None or master is None:
+        return None
+    return Managed(directory, open_butler, url, master, settings.managed_poll_interval_s)
 
 
 def open_quarantine(settings: Settings) -> Quarantine:
@@ -398,10 +481,31 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         upstreams=upstreams.all,
         health=health,
         board=board,
+        organisations=_organisations(settings, directory, engine, keyring),
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
-        background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
+        background=(
+            authenticator.poll,
+            credential.learn,
+            partial(_watch_schema, ledger, health),
+            partial(_watch_butlers, directory, health),
+            *after.background,
+        ),
         clockwork=clockwork,
         close=close,
+    )
+
+
+def _organisations(settings: Settings, directory: Directory, engine: Engine, keyring: Keyring) -> Organisations:
+    """What `/admin/orgs` works on."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+    from steward.adapters.postgres_outbox import PostgresOutbox
+
+    return Organisations(
+        directory,
+        _butler_when_asked(settings, PostgresEgressLog(engine, keyring)),
+        AdminDoor(settings.steward_admin_token),
+        settings.butler_urls_allow,
+        counting(PostgresOutbox(engine)),
     )
 
 
@@ -636,6 +740,17 @@ async def _watch_schema(ledger: Ledger, health: Health) -> None:
             health.schema_looked_at = True
             return
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+
+async def _watch_butlers(directory: Directory, health: Health) -> None:
+    """Whose Butler was heard when, for operators."""
+    while True:
+        try:
+            known = await asyncio.to_thread(directory.registrations)
+            health.butlers = tuple(each for each in known if each.deregistered_at is None)
+        except LedgerFault:
+            pass  # the key poll says it
+        await asyncio.sleep(_BUTLERS_EVERY_S)
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:

@@ -9,9 +9,11 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
@@ -20,6 +22,7 @@ from steward.adapters.postgres_local import LocalPostgres
 from steward.api.health import REASONS
 from steward.api.operators import Doors
 from steward.app import create_app, create_ops_app, details, own_routes
+from steward.ports import Registration
 from steward.proxy import Proxy
 from steward.settings import load
 from steward.wiring import Services, build
@@ -124,6 +127,23 @@ def test_a_validation_error_names_fields_and_never_values(services: Make) -> Non
     assert ask(app, f"/orders?limit={canary}", method="POST", body=[canary]).text.count(canary) == 0
 
 
+def test_a_butler_that_was_not_heard_for_an_hour_is_told_to_operators(services: Make) -> None:
+    made = services()
+    now = datetime.now(UTC)
+    lately = Registration(
+        uuid4(), uuid4(), "Acme", uuid4(), "https://butler.example", now - timedelta(days=2), None, now
+    )
+    long_ago = replace(lately, org_id=uuid4(), heard_at=now - timedelta(hours=1), fault="butler_denied")
+    made.health.butlers = (lately, long_ago)
+    told = ask(create_app(made), "/readyz", bearer(TOKEN)).json()["butlers"]
+    assert [(each["org_id"], each["unheard"], each["fault"]) for each in told] == [
+        (str(lately.org_id), False, None),
+        (str(long_ago.org_id), True, "butler_denied"),
+    ]
+    assert made.relay_state(0, 0).butler_unheard_s == pytest.approx(3600, abs=60)
+    assert ask(create_app(made), "/readyz").text == "unready"
+
+
 def test_every_word_that_readyz_may_say_has_its_reason() -> None:
     function = ast.parse(textwrap.dedent(inspect.getsource(Services.ready)))
     returned = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
@@ -195,11 +215,28 @@ def test_our_own_paths(house: House, port: str, credential: str) -> None:
         for absent in (
             b"/admin",
             b"/admin/",
-            b"/admin/orgs",
             b"/api/v1/requests",
             b"/api/v1/proxy-keys/1",
         ):
             assert get(before + absent).status == 404
+    assert house.provider.take() == []
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_organisations_are_for_the_admin_token_alone_on_both_ports(house: House, port: str) -> None:
+    for credential, status in (("none", 401), ("key", 401), ("key as bearer", 401), ("token", 200)):
+        assert house.get(port, b"/admin/orgs", credential).status == status
+    assert house.get(port, b"/admin/orgs", "token").body == b'{"organisations":[]}'
+    for spelling in (
+        b"/admin/%6frgs",
+        b"/admin/orgs/",
+        b"/admin/orgs%2f",
+        b"/admin/./orgs",
+        b"/admin//orgs",
+        b"/admin/Orgs",
+    ):
+        assert house.get(port, spelling, "token").status == 404
+    assert house.get(port, b"/admin/orgs/x%2f..", "token", b"DELETE").status == 404
     assert house.provider.take() == []
 
 
@@ -263,7 +300,7 @@ def test_our_own_pages_are_read_and_nothing_else(house: House, method: bytes) ->
 def test_no_page_of_ours_names_another_host(house: House) -> None:
     page, document = (house.get("ops", target, "none").body for target in (b"/docs", b"/openapi.json"))
     assert not re.search(rb"<script|src=|href=|@import|url\(|https?://", page)
-    assert set(json.loads(document)["paths"]) == {"/health", "/metrics", "/readyz"}
+    assert set(json.loads(document)["paths"]) == {"/health", "/metrics", "/readyz", "/admin/orgs", "/admin/orgs/{org}"}
     assert not re.search(rb"https?://", document)
 
 

@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -261,6 +262,43 @@ def test_a_revoked_key_stays_revoked_whatever_the_database_says_later() -> None:
         it.clock.now += LIMITS.fresh_s + 1
         it.directory.fault = LedgerUnavailable()
         assert await it.refusal(key) is RevokedKey
+
+    run(story)
+
+
+def test_a_key_that_rested_is_good_again_by_a_later_word_and_no_other() -> None:
+    """Its organisation was deregistered and came back; a revoked one does not come back with it."""
+
+    async def story() -> None:
+        it = house()
+        key, row = await it.known()
+        later = [row.updated_at + timedelta(seconds=n) for n in range(4)]
+        it.directory.says[row.key_hash] = replace(row, is_active=False, updated_at=later[1])
+        await it.keys.poll_once()
+        it.directory.says[row.key_hash] = row
+        await it.keys.poll_once()
+        assert await it.refusal(key) is RevokedKey, "an answer from before"
+        it.directory.says[row.key_hash] = replace(row, updated_at=later[2])
+        await it.keys.poll_once()
+        assert it.keys.at_once(key) == row.caller()
+        it.directory.says[row.key_hash] = replace(row, is_active=False, revoked_at=later[2], updated_at=later[3])
+        await it.keys.poll_once()
+        it.directory.says[row.key_hash] = replace(row, updated_at=later[3] + timedelta(days=1))
+        await it.keys.poll_once()
+        assert await it.refusal(key) is RevokedKey
+
+    run(story)
+
+
+def test_a_key_that_comes_after_its_first_call_works_with_the_next_poll() -> None:
+    async def story() -> None:
+        it = house()
+        key = invented()
+        assert await it.refusal(key) is InvalidKey
+        it.directory.create_key(LOCAL_ORG, "late", hashlib.sha256(key).hexdigest())
+        assert await it.refusal(key) is InvalidKey, "it is remembered that there was none"
+        await it.keys.poll_once()
+        assert await it.refusal(key) is None
 
     run(story)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -20,9 +21,13 @@ import pytest
 from sqlalchemy import text
 
 from migrations import LOCK
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.exchange import LOCAL_ORG
+from steward.ports import Identity, SentKey
 from steward.setting_table import TABLE
 from steward.version import VERSION
+from steward.words import Secret
+from tests.contracts.test_directory import a_hash
 from tests.servers.butler_wire import says, wire_butler
 from tests.servers.postgres import Database
 from tests.servers.steward import COMMAND, REPOSITORY
@@ -237,7 +242,7 @@ def test_config_masks_every_secret() -> None:
     secret = "s3cr3t" * 8
     environ = {row.name: secret for row in TABLE if row.secret}
     environ |= {"ENCRYPTION_KEY": KEY, "HTTPS_PROXY": f"http://someone:{secret}@proxy:3128", "POSTGRES_PORTT": secret}
-    environ["MDM_STEWARD_TOKEN"] = f"mdm_st_{secret}"
+    environ |= dict.fromkeys(("MDM_STEWARD_TOKEN", "MANAGED_MASTER_TOKEN"), f"mdm_st_{secret}")
     for said in commands([(environ, ["config"]), (environ, ["config", "--json"])]):
         assert said.code == 0
         for word in (secret, KEY, "someone"):
@@ -336,9 +341,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0003.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0003).\n")
-    assert json.loads(as_json.out) == {"before": "0003", "after": "0003"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0005.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0005).\n")
+    assert json.loads(as_json.out) == {"before": "0005", "after": "0005"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -346,7 +351,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0003"}, {"before": "0003", "after": "0003"}]
+    assert answers == [{"before": None, "after": "0005"}, {"before": "0005", "after": "0005"}]
 
 
 # register
@@ -368,6 +373,40 @@ def test_an_organisation_is_registered_listed_and_deregistered(postgres: Databas
     assert [each["org_id"] for each in json.loads(listed.out)] == [org]
     assert (ended.code, unknown.code) == (0, 1)
     assert not [said for said in (made, refused, listed, ended, unknown) if token in said.out + said.err]
+
+
+def test_a_key_that_came_with_an_organisation_is_listed_and_revoked_inside(postgres: Database) -> None:
+    """And what Butler calls it moves no cursor."""
+    directory = PostgresDirectory(postgres.engine, postgres.keyring)
+    acme = directory.register(
+        Identity(uuid4(), uuid4(), "Acme"), "https://butler.example", Secret("mdm_st_" + "t" * 32)
+    )
+    now = datetime.now(UTC)
+    keys = [SentKey(uuid4(), a_hash(), name, name != "rests", now, now) for name in ("shop \x1b[31m", "rests")]
+    directory.apply_keys(acme, keys)
+    environ, org = environ_of(postgres), str(acme.org_id)
+    revoked, listed, elsewhere = (
+        command(*argv, **environ)
+        for argv in (
+            ["keys", "revoke", "--org", org, str(keys[0].id)],
+            ["keys", "list", "--org", org],
+            ["keys", "revoke", "--org", str(uuid4()), str(keys[1].id)],
+        )
+    )
+    assert (revoked.code, elsewhere.code) == (0, 1)
+    states = {line[-1]: line[1] for line in map(str.split, listed.out.splitlines()[1:])}
+    assert states == {"\\x1b[31m": "revoked", "rests": "rests"}
+    assert "\x1b" not in revoked.out + listed.out
+    assert directory.apply_keys(acme, keys).refused == ()
+    found = directory.find_key(keys[0].key_hash)
+    assert found is not None
+    assert found.is_active is False
+
+
+def test_only_allowed_butlers_are_registered_at(postgres: Database) -> None:
+    environ = environ_of(postgres, MDM_STEWARD_TOKEN="mdm_st_" + "t" * 32, BUTLER_URLS_ALLOW="https://butler.example")
+    said = command("register", "--butler-url", "http://127.0.0.1:1", **environ)
+    assert (said.code, said.complaint()[:26]) == (2, "steward: BUTLER_URLS_ALLOW")
 
 
 def test_another_key_than_the_databases_is_one_line(postgres: Database) -> None:
@@ -469,7 +508,7 @@ def test_a_folder_is_spooled_to_by_default_and_workers_leave_the_settler_a_conne
     said = command("serve", "--workers", "5", ENCRYPTION_KEY=KEY, PORT="0")
     assert (said.code, said.complaint()) == (
         2,
-        "steward: POSTGRES_MAX_CONNS: 5 workers need at least 11, two each, and one to settle",
+        "steward: POSTGRES_MAX_CONNS: 5 workers need at least 12, two each, one to settle and one to sync",
     )
 
 

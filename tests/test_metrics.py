@@ -233,7 +233,7 @@ def test_a_relay_is_shown_until_it_ends(board: Board) -> None:
     calls = iter(range(1, 1000))
 
     def read() -> RelayState:
-        return RelayState(True, True, next(calls), 5, 7, Connections(6, 1, 2), 1 << 30)
+        return RelayState(True, True, next(calls), 5, 7, Connections(6, 1, 2), 1 << 30, butler_unheard_s=11.5)
 
     async def shown() -> None:
         keeping = asyncio.ensure_future(RelayMetrics(board).keep(read, every_s=0))
@@ -246,6 +246,7 @@ def test_a_relay_is_shown_until_it_ends(board: Board) -> None:
     assert value(text, "steward_caller_connections") == 5
     assert value(text, "steward_upstream_connections") == 6
     assert value(text, "steward_known_keys") == 7
+    assert value(text, "steward_butler_unheard_seconds") == 11.5
     assert value(text, "steward_spool_limit_bytes") == 1 << 30
     assert value(text, "steward_database_connections", state="in_use") == 1
     assert value(text, "steward_database_connections", state="idle") == 2

@@ -12,7 +12,8 @@ from steward.adapters.butler import HttpButler
 from steward.adapters.memory import MemoryDirectory
 from steward.errors import ButlerDenied, ButlerNonsense, ButlerUnavailable, LedgerFault, SettingError
 from steward.ports import ControlPlane, Directory, Registration
-from steward.registration_command import given_token, listed, register, told
+from steward.registering import register
+from steward.registration_command import given_token, listed, told
 from steward.words import Secret
 from tests.servers.butler_wire import Reply, says, wire_butler
 from tests.test_wiring import settings
@@ -100,6 +101,15 @@ def test_a_deregistered_organisation_is_listed_so_and_may_come_back(directory: D
     assert told(ended, as_json=False).startswith("deregistered Acme")
     assert "deregistered" in listed([ended], as_json=False)
     assert registered(directory, says(200, WHO)).deregistered_at is None
+
+
+def test_what_waits_and_what_is_wrong_stand_in_the_list(directory: Directory) -> None:
+    made = registered(directory, says(200, WHO))
+    directory.heard(made, "butler_denied")
+    shown = listed(directory.registrations(), False, lambda _: {"rows": 12, "approvals": 0})
+    assert shown.endswith(", 12 rows waiting, butler denied\n")
+    [told_of] = json.loads(listed(directory.registrations(), True, lambda _: {"rows": 12, "approvals": 0}))
+    assert (told_of["pending"], told_of["fault"]) == ({"rows": 12, "approvals": 0}, "butler_denied")
 
 
 def test_nobody_is_registered_at_first() -> None:

@@ -31,6 +31,7 @@ def test_secrets_are_masked_by_their_type() -> None:
         "ENCRYPTION_KEY": "0123456789abcdef" * 4,
         "HTTPS_PROXY": "proxy:1",
         "MDM_STEWARD_TOKEN": "mdm_st_" + "x" * 32,
+        "MANAGED_MASTER_TOKEN": "mdm_st_" + "x" * 32,
     }
     for row in TABLE:
         if row.secret:

@@ -20,6 +20,7 @@ from steward.settings import Settings, default_sslmode, describe, load
 KEY = "00112233445566778899aabbccddeeff" * 2
 TOKEN = "t" * 32
 
+TWO_BUTLERS = ("https://a.example", "https://b.example/x")
 WRONG = [
     ("ENCRYPTION_KEY", "CANARY"),
     ("ENCRYPTION_KEY", "ab" * 32),
@@ -74,6 +75,14 @@ WRONG = [
     ("SSL_CERT_FILE", "/CANARY"),
     ("MDM_STEWARD_TOKEN", "mdm_sk_CANARY"),
     ("BUTLER_CA_FILE", "/CANARY"),
+    ("BUTLER_URLS_ALLOW", "http://CANARY.example"),
+    ("BUTLER_URLS_ALLOW", "https://butler.example.com,CANARY"),
+    ("WORK_TICK_INTERVAL", "0"),
+    ("WORK_TICK_LIMIT", "401"),
+    ("MANAGED_ENABLED", "CANARY"),
+    ("MANAGED_MASTER_TOKEN", "CANARY"),
+    ("MANAGED_BUTLER_URL", "http://CANARY.example"),
+    ("MANAGED_POLL_INTERVAL", "0.1s"),
     ("STEWARD_ADMIN_TOKEN", "CANARY"),
     ("STEWARD_ADMIN_TOKEN", "t" * 31),
     ("STEWARD_ADMIN_TOKEN", "t" * 31 + " "),
@@ -173,12 +182,34 @@ def test_commands_that_need_the_key_say_how_to_make_one() -> None:
         ("PRICING_REMOTE_URL", "", "pricing_remote_url", ""),
         ("PORT", "", "port", 7680),
         ("PORT", "0", "port", 0),
+        ("BUTLER_URLS_ALLOW", "", "butler_urls_allow", ()),
+        ("BUTLER_URLS_ALLOW", "https://A.example/, https://b.example/x", "butler_urls_allow", TWO_BUTLERS),
+        ("WORK_TICK_INTERVAL", "2s", "work_tick_interval_s", 2),
+        ("MANAGED_ENABLED", "False", "managed_enabled", False),
         ("NO_PROXY", " a.example, .b.example ,", "no_proxy", ("a.example", ".b.example")),
         ("no_proxy", "a.example", "no_proxy", ("a.example",)),
     ],
 )
 def test_a_right_value_is_read(name: str, value: str, field: str, meant: object) -> None:
     assert getattr(load({name: value}, None), field) == meant
+
+
+def test_managed_mode_is_whole_or_off_and_has_no_store_of_its_own() -> None:
+    whole = {
+        "MANAGED_ENABLED": "on",
+        "MANAGED_MASTER_TOKEN": "mdm_st_" + "m" * 32,
+        "MANAGED_BUTLER_URL": "https://butler.example",
+    }
+    settings = load(whole, None)
+    assert (settings.managed_enabled, settings.managed_poll_interval_s) == (True, 30)
+    assert settings.managed_butler_url == "https://butler.example"
+    for name in ("MANAGED_MASTER_TOKEN", "MANAGED_BUTLER_URL"):
+        with pytest.raises(SettingError, match=f"^{name}: "):
+            load({**whole, name: ""}, None)
+    with pytest.raises(SettingError, match="^BODY_STORE_URL: ") as refused:
+        load({**whole, "BODY_STORE_URL": "s3://CANARY"}, None)
+    assert "CANARY" not in refused.value.message
+    assert load({**whole, "MANAGED_ENABLED": "off", "BODY_STORE_URL": "s3://bucket"}, None).body_store is not None
 
 
 @pytest.mark.parametrize(

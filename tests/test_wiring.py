@@ -24,7 +24,9 @@ from migrations import migrate
 from steward.adapters.files import FilesBodyStore
 from steward.adapters.gcs import GcsBodyStore
 from steward.adapters.httpx_upstream import HttpxUpstream
+from steward.adapters.memory import MemoryDirectory
 from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import SCHEMA_VERSION, PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
@@ -33,8 +35,8 @@ from steward.egress import Me
 from steward.errors import ButlerUnavailable, KeyCheckUnavailable, SettingError
 from steward.exchange import LOCAL_ORG, Intent
 from steward.forward import Pool
-from steward.ports import BodyStore, Directory, Lane, Waiting
-from steward.registration_command import register
+from steward.ports import BodyStore, Directory, Identity, Lane, Waiting
+from steward.registering import register
 from steward.settings import Settings, load
 from steward.wiring import (
     Services,
@@ -45,10 +47,12 @@ from steward.wiring import (
     open_database,
     open_directory,
     open_egress_log,
+    open_managed,
     open_outbox,
     open_quarantine,
     open_register,
     open_store,
+    open_syncer,
     price_book,
     relay_conns,
     settler_conns,
@@ -57,6 +61,8 @@ from steward.words import Secret
 from tests.contracts.records import a_record, new_id
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
+from tests.servers.butler_stub import Organisation as Dashboard
+from tests.servers.butler_stub import stub_butler
 from tests.servers.butler_wire import says, wire_butler
 from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.postgres import KEYRING, Database, address_of
@@ -196,15 +202,48 @@ def test_an_alias_file_that_is_none_is_one_line_that_names_it(tmp_path: Path) ->
         build(found)
 
 
+def test_what_syncs_has_its_settings_and_a_connection_of_its_own(postgres: Database) -> None:
+    found = settings(postgres, WORK_TICK_INTERVAL="2s", WORK_TICK_LIMIT="7")
+    acme = Dashboard()
+    with stub_butler(acme) as butler:
+        directory, close = open_directory(found)
+        directory.register(Identity(acme.steward_id, acme.id, "Acme"), butler.url, Secret(acme.token))
+        acme.key("shop")
+        opener = butler_opener(found)
+        syncer = open_syncer(found, directory, lambda each, token: opener(each.butler_url, token), {})
+        syncer.run_once()
+        syncer.finish(10)
+        close()
+        assert butler.targets("/work") == ["/api/v1/steward/work?limit=7"]
+        assert [key.name for key in PostgresDirectory(postgres.engine, postgres.keyring).list_keys(acme.id)] == ["shop"]
+
+
+def test_managed_mode_is_there_when_it_is_set() -> None:
+    directory, opener = MemoryDirectory(), butler_opener(settings())
+    assert open_managed(settings(), directory, opener) is None
+    given = {"MANAGED_MASTER_TOKEN": "mdm_st_" + "m" * 32, "MANAGED_BUTLER_URL": "https://butler.example"}
+    assert open_managed(settings(**given), directory, opener) is None
+    made = open_managed(settings(**given, MANAGED_ENABLED="on", MANAGED_POLL_INTERVAL="7s"), directory, opener)
+    assert made is not None
+    assert (made.url, made.every_s, made.master.reveal()) == (
+        "https://butler.example",
+        7,
+        given["MANAGED_MASTER_TOKEN"],
+    )
+
+
 def test_the_database_gets_the_connections_of_the_setting_shared_by_the_processes() -> None:
-    """Inline, the relaying ones have all; with the spool two each, and the settling one the rest."""
-    for most, workers, each in ((10, 1, 10), (10, 3, 3), (10, 10, 1), (2, 64, 1)):
+    """Inline, the relaying ones have all but one; with the spool two each, and the settling one the rest but one.
+
+    That one tells which process syncs what.
+    """
+    for most, workers, each in ((10, 1, 9), (10, 3, 2), (10, 10, 1), (2, 64, 1)):
         found = settings(POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers))
         assert relay_conns(found) == each
         engine, _ = open_database(found, relay_conns(found))
         assert engine.pool.size() == each  # type: ignore[attr-defined]
         engine.dispose()
-    for most, workers, rest in ((10, 1, 8), (10, 4, 2), (9, 4, 1), (2, 64, 1)):
+    for most, workers, rest in ((10, 1, 7), (10, 4, 1), (9, 4, 1), (2, 64, 1)):
         found = settings(AFTER_RESPONSE="spool", POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers))
         assert (relay_conns(found), settler_conns(found)) == (2, rest)
 
@@ -324,11 +363,15 @@ def test_what_is_on_a_schedule_runs_where_calls_are_settled(tmp_path: Path) -> N
     settler = build_settler(settings(**away, AFTER_RESPONSE="spool"))
     assert [[task.name for task in each.clockwork.tasks] for each in (relay, inline, settler)] == [
         [],
-        ["export"],
-        ["export"],
+        ["export", "sync"],
+        ["export", "sync"],
     ]
     for each in (relay, inline, settler):
         each.close()
+    master = {"MANAGED_MASTER_TOKEN": "mdm_st_" + "m" * 32, "MANAGED_BUTLER_URL": "https://butler.example"}
+    managing = build_settler(settings(**away, **master, AFTER_RESPONSE="spool", MANAGED_ENABLED="on"))
+    assert [task.name for task in managing.clockwork.tasks] == ["export", "sync", "managed"]
+    managing.close()
 
 
 def test_a_butler_s_certificate_that_is_none_is_told_before_anything_runs(tmp_path: Path) -> None:
@@ -359,7 +402,8 @@ def test_what_settles_here_exports_here_and_ends_with_it(postgres: Database) -> 
         assert (sent["id"], sent["org_id"]) == (str(record.id), str(made.org_id))
         assert [path for path, _ in butler.heard].count("/api/v1/steward/me") == 2
         log = open_egress_log(given, undo)
-        assert [(row.kind, row.answer, row.registration_id) for row in log.newest(3)] == [
+        told = [(row.kind, row.answer, row.registration_id) for row in log.newest(50)]
+        assert [each for each in told if each[0] in {"Me", "Ingest"}] == [
             ("Me", "ok", None),
             ("Me", "ok", made.id),
             ("Ingest", "ok", made.id),

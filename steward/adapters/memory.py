@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -17,20 +17,29 @@ from uuid import UUID, uuid4
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.exchange import MAX_COST_USD, MAX_TOKENS, BodyState, Exchange, Intent, Record
 from steward.ports import (
+    MAX_SYNCED_KEYS,
+    NOT_REGISTERED,
     REGISTERED_ELSEWHERE,
     AfterResponse,
     ApiKey,
+    AppliedKeys,
+    ButlerWord,
     Directory,
     Identity,
     Ledger,
     LedgerRow,
     Refused,
     Registration,
+    SentKey,
+    SyncKind,
+    SyncState,
+    Turns,
     key_name,
 )
 from steward.words import Secret
 
 _CHANGED_WITHIN = timedelta(seconds=60)
+_HEARD_EVERY = timedelta(seconds=30)
 _MAX_BIGINT = 2**63 - 1
 
 
@@ -95,6 +104,8 @@ class MemoryDirectory(Directory):
         self._keys: dict[str, ApiKey] = {}
         self._registrations: dict[UUID, Registration] = {}
         self._tokens: dict[UUID, Secret[str]] = {}
+        self._sync: dict[tuple[UUID, SyncKind], tuple[datetime | None, datetime | None]] = {}
+        self._said_at: dict[UUID, datetime] = {}
         self._secrets = {"provider_key_hash": Secret(secrets.token_bytes(32))}
         self._lock = threading.Lock()
 
@@ -142,21 +153,111 @@ class MemoryDirectory(Directory):
 
     def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
         with self._lock:
-            before = self._registrations.get(said.org_id)
-            if before is not None and before.deregistered_at is None and before.butler_url != butler_url:
-                raise LedgerFault(REGISTERED_ELSEWHERE)
-            made = Registration(
-                id=before.id if before is not None and before.butler_url == butler_url else uuid4(),
-                org_id=said.org_id,
-                org_name=said.org_name,
-                steward_id=said.steward_id,
-                butler_url=butler_url,
-                registered_at=datetime.now(UTC),
-                local_from=_first_id_from_now() if before is None or before.deregistered_at else before.local_from,
-            )
-            self._registrations[said.org_id] = made
-            self._tokens[said.org_id] = token
+            made = self._register(said, butler_url, token)
+        if made is None:
+            raise LedgerFault(REGISTERED_ELSEWHERE)
         return made
+
+    def take_over(self, given: Sequence[tuple[Identity, Secret[str]]], butler_url: str) -> list[Registration]:
+        with self._lock:
+            made = [self._register(said, butler_url, token, again=False) for said, token in given]
+        return [each for each in made if each is not None]
+
+    def _register(self, said: Identity, butler_url: str, token: Secret[str], again: bool = True) -> Registration | None:
+        before = self._registrations.get(said.org_id)
+        stands = before is not None and before.deregistered_at is None
+        if before is not None and stands and before.butler_url != butler_url:
+            return None
+        same = before is not None and before.butler_url == butler_url
+        made = Registration(
+            id=before.id if before is not None and same else uuid4(),
+            org_id=said.org_id,
+            org_name=said.org_name,
+            steward_id=said.steward_id,
+            butler_url=butler_url,
+            registered_at=before.registered_at if before is not None and stands and not again else datetime.now(UTC),
+            local_from=before.local_from if before is not None and stands else _first_id_from_now(),
+            heard_at=None if before is None else before.heard_at,
+            fault=before.fault if before is not None and stands and not again else None,
+        )
+        self._registrations[said.org_id] = made
+        self._tokens[said.org_id] = token
+        return made
+
+    def heard(self, registration: Registration, fault: ButlerWord | None) -> None:
+        with self._lock:
+            before = self._in_force(registration)
+            if before is None:
+                return
+            now = datetime.now(UTC)
+            stale = before.heard_at is None or before.heard_at < now - _HEARD_EVERY
+            if before.fault != fault or (fault is None and stale):
+                heard_at = now if fault is None else before.heard_at
+                self._registrations[before.org_id] = dataclasses.replace(before, heard_at=heard_at, fault=fault)
+
+    def sync_state(self, registration: Registration, kind: SyncKind) -> SyncState:
+        with self._lock:
+            watermark, full_at = self._sync.get((registration.id, kind), (None, None))
+            return SyncState(watermark, datetime.now(UTC), full_at)
+
+    def apply_keys(self, registration: Registration, keys: Sequence[SentKey]) -> AppliedKeys:
+        with self._lock:
+            if self._in_force(registration) is None:
+                raise LedgerFault(NOT_REGISTERED)
+            now = datetime.now(UTC)
+            watermark, full_at = self._sync.get((registration.id, "api_keys"), (None, None))
+            newest = {key.id: key for key in sorted(keys, key=lambda key: key.updated_at)}
+            refused = []
+            for _, sent in sorted(newest.items()):
+                if not self._apply(registration, sent, now):
+                    refused.append(sent.id)
+                elif sent.updated_at <= now:
+                    watermark = sent.updated_at if watermark is None else max(watermark, sent.updated_at)
+            self._sync[registration.id, "api_keys"] = (watermark, full_at)
+            return AppliedKeys(watermark, tuple(refused))
+
+    def _apply(self, registration: Registration, sent: SentKey, now: datetime) -> bool:
+        """Whether the key is, or is from now on, this registration's; it changes if what is sent is no older."""
+        known = self._keys.get(sent.key_hash) or next((key for key in self._keys.values() if key.id == sent.id), None)
+        mine = sum(1 for key in self._keys.values() if key.registration_id == registration.id)
+        if known is None and mine >= MAX_SYNCED_KEYS:
+            return False
+        key = known or _new_key(registration, sent, now)
+        same = (key.id, key.key_hash, key.org_id, key.registration_id, key.user_id)
+        if same != (sent.id, sent.key_hash, registration.org_id, registration.id, sent.user_id):
+            return False
+        if sent.updated_at < self._said_at.get(sent.id, sent.updated_at):
+            return True
+        self._said_at[sent.id] = min(sent.updated_at, now)
+        revoked_at = key.revoked_at or (None if sent.revoked_at is None else min(sent.revoked_at, now))
+        changed = dataclasses.replace(
+            key,
+            name=sent.name,
+            description=sent.description,
+            is_active=sent.is_active and revoked_at is None,
+            revoked_at=revoked_at,
+            deprecated_model_behavior=sent.deprecated_model_behavior,
+        )
+        if changed != known:
+            self._keys[sent.key_hash] = dataclasses.replace(changed, updated_at=now)
+        return True
+
+    def rest_missing(self, registration: Registration, seen: Collection[UUID], since: datetime) -> int:
+        with self._lock:
+            if self._in_force(registration) is None:
+                raise LedgerFault(NOT_REGISTERED)
+            now = datetime.now(UTC)
+            mine = [key for key in self._keys.values() if key.registration_id == registration.id]
+            missing = [key for key in mine if key.is_active and key.id not in seen and key.updated_at < since]
+            for key in missing:
+                self._keys[key.key_hash] = dataclasses.replace(key, is_active=False, updated_at=now)
+            watermark, _ = self._sync.get((registration.id, "api_keys"), (None, None))
+            self._sync[registration.id, "api_keys"] = (watermark, now)
+            return len(missing)
+
+    def _in_force(self, registration: Registration) -> Registration | None:
+        found = self._registrations.get(registration.org_id)
+        return found if found is not None and found.id == registration.id and not found.deregistered_at else None
 
     def registrations(self) -> list[Registration]:
         return sorted(self._registrations.values(), key=lambda each: (each.org_name, each.org_id))
@@ -188,6 +289,38 @@ class MemoryDirectory(Directory):
         if name not in self._secrets:
             raise SchemaTooOld
         return self._secrets[name]
+
+
+class MemoryTurns(Turns):
+    """Processes that are objects: who holds a registration's turn stands in a dictionary they share."""
+
+    def __init__(self, holders: dict[UUID, object] | None = None) -> None:
+        self._holders = {} if holders is None else holders
+
+    def hold(self, registration_id: UUID) -> bool:
+        return self._holders.setdefault(registration_id, self) is self
+
+    def let_go(self, registration_id: UUID) -> None:
+        if self._holders.get(registration_id) is self:
+            del self._holders[registration_id]
+
+    def close(self) -> None:
+        for each in [each for each, holder in self._holders.items() if holder is self]:
+            del self._holders[each]
+
+
+def _new_key(registration: Registration, sent: SentKey, now: datetime) -> ApiKey:
+    return ApiKey(
+        id=sent.id,
+        org_id=registration.org_id,
+        key_hash=sent.key_hash,
+        name=sent.name,
+        is_active=False,
+        created_at=min(sent.created_at, now),
+        updated_at=now,
+        user_id=sent.user_id,
+        registration_id=registration.id,
+    )
 
 
 class MemoryAfterResponse(AfterResponse):

@@ -7,22 +7,37 @@ too (SECURITY F11). Every statement on keys carries the organisation, but for th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlalchemy.engine import Engine, Row
+from sqlalchemy.engine import Connection, Engine, Row
 
 from steward.adapters.postgres_connection import RowsRefused, mapped
+from steward.adapters.postgres_sync import apply_keys, heard, rest_missing, sync_state
 from steward.errors import LedgerFault, SchemaTooOld
-from steward.ports import REGISTERED_ELSEWHERE, ApiKey, Directory, Identity, Registration, key_name
+from steward.ports import (
+    REGISTERED_ELSEWHERE,
+    ApiKey,
+    AppliedKeys,
+    ButlerWord,
+    Directory,
+    Identity,
+    Registration,
+    SentKey,
+    SyncKind,
+    SyncState,
+    key_name,
+)
 from steward.seal import Keyring, Purpose, SealFacts
 from steward.words import Secret
 
 _COLUMNS: Final = (
-    "id, org_id, key_hash, name, is_active, created_at, updated_at, description, user_id, registration_id, revoked_at"
+    "id, org_id, key_hash, name, is_active, created_at, updated_at, description, user_id, registration_id, "
+    "revoked_at, deprecated_model_behavior"
 )
 
 CREATE_KEY: Final = f"""
@@ -50,7 +65,9 @@ CONFIRM_KEYS: Final = f"""
     WHERE key_hash IN (SELECT jsonb_array_elements_text(CAST(:key_hashes AS jsonb)))
 """
 
-_REGISTRATION: Final = "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at, local_from"
+_REGISTRATION: Final = (
+    "id, org_id, org_name, steward_id, butler_url, registered_at, deregistered_at, local_from, heard_at, fault"
+)
 
 REGISTERED: Final = "SELECT id, butler_url, deregistered_at FROM registrations WHERE org_id = :org_id FOR UPDATE"
 
@@ -60,12 +77,19 @@ REGISTER: Final = f"""
     ON CONFLICT (org_id) DO UPDATE SET
         id = excluded.id, org_name = excluded.org_name, steward_id = excluded.steward_id,
         butler_url = excluded.butler_url, token = excluded.token, registered_at = clock_timestamp(),
-        deregistered_at = NULL,
+        deregistered_at = NULL, fault = NULL,
         local_from = CASE WHEN known.deregistered_at IS NULL THEN known.local_from ELSE excluded.local_from END
     WHERE known.deregistered_at IS NOT NULL OR (known.id = excluded.id AND known.butler_url = excluded.butler_url)
     RETURNING {_REGISTRATION}
 """
 """One statement decides: of two who register an organisation at once, at two Butlers or both first, one does."""
+
+NEW_TOKEN: Final = f"""
+    UPDATE registrations SET org_name = :org_name, steward_id = :steward_id, token = :token
+    WHERE org_id = :org_id AND id = :id AND deregistered_at IS NULL
+    RETURNING {_REGISTRATION}
+"""
+"""It was registered when it was: what is granted for a day from then is not granted anew."""
 
 REGISTRATIONS: Final = f"SELECT {_REGISTRATION} FROM registrations ORDER BY org_name, org_id"
 
@@ -130,23 +154,53 @@ class PostgresDirectory(Directory):
 
     def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
         with mapped(), self._engine.begin() as connection:
-            before = connection.execute(_REGISTERED, {"org_id": said.org_id}).one_or_none()
-            same = before is not None and before.butler_url == butler_url
-            row_id = before.id if before is not None and same else uuid4()
-            facts = {
-                "id": row_id,
-                "org_id": said.org_id,
-                "org_name": said.org_name,
-                "steward_id": said.steward_id,
-                "butler_url": butler_url,
-                "token": self._keyring.seal(
-                    Purpose.SECRETS, token.reveal().encode(), _token_facts(row_id, said.org_id, butler_url)
-                ),
-            }
-            row = connection.execute(_REGISTER, facts).one_or_none()
-        if row is None:
+            made = self._register(connection, said, butler_url, token)
+        if made is None:
             raise LedgerFault(REGISTERED_ELSEWHERE)
-        return _registration(row)
+        return made
+
+    def take_over(self, given: Sequence[tuple[Identity, Secret[str]]], butler_url: str) -> list[Registration]:
+        with mapped(), self._engine.begin() as connection:
+            in_order = sorted(given, key=lambda each: each[0].org_id)
+            made = [self._register(connection, said, butler_url, token, again=False) for said, token in in_order]
+        return [each for each in made if each is not None]
+
+    def _register(
+        self, connection: Connection, said: Identity, butler_url: str, token: Secret[str], again: bool = True
+    ) -> Registration | None:
+        """None: it is at another Butler. `again`: what is here already is registered anew, as of now."""
+        before = connection.execute(_REGISTERED, {"org_id": said.org_id}).one_or_none()
+        same = before is not None and before.butler_url == butler_url
+        row_id = before.id if before is not None and same else uuid4()
+        facts = {
+            "id": row_id,
+            "org_id": said.org_id,
+            "org_name": said.org_name,
+            "steward_id": said.steward_id,
+            "butler_url": butler_url,
+            "token": self._keyring.seal(
+                Purpose.SECRETS, token.reveal().encode(), _token_facts(row_id, said.org_id, butler_url)
+            ),
+        }
+        stands = before is not None and same and before.deregistered_at is None
+        row = connection.execute(_NEW_TOKEN if stands and not again else _REGISTER, facts).one_or_none()
+        return None if row is None else _registration(row)
+
+    def heard(self, registration: Registration, fault: ButlerWord | None) -> None:
+        with mapped(), self._engine.begin() as connection:
+            heard(connection, registration, fault)
+
+    def sync_state(self, registration: Registration, kind: SyncKind) -> SyncState:
+        with mapped(), self._engine.begin() as connection:
+            return sync_state(connection, registration, kind)
+
+    def apply_keys(self, registration: Registration, keys: Sequence[SentKey]) -> AppliedKeys:
+        with mapped(), self._engine.begin() as connection:
+            return apply_keys(connection, registration, keys)
+
+    def rest_missing(self, registration: Registration, seen: Collection[UUID], since: datetime) -> int:
+        with mapped(), self._engine.begin() as connection:
+            return rest_missing(connection, registration, seen, since)
 
     def registrations(self) -> list[Registration]:
         with mapped(), self._engine.begin() as connection:
@@ -207,4 +261,5 @@ _REGISTER, _REGISTRATIONS, _DEREGISTER, _REST_KEYS = (
     text(DEREGISTER),
     text(REST_KEYS),
 )
+_NEW_TOKEN = text(NEW_TOKEN)
 _REGISTERED, _FIND_REGISTRATION, _FIND_TOKEN = text(REGISTERED), text(FIND_REGISTRATION), text(FIND_TOKEN)
