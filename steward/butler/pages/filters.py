@@ -1,0 +1,255 @@
+"""What a page's address says: time range, filters, measure, place in the list, open panel; read, changed, written.
+
+Refuses nothing and trusts nothing: what is not understood, too long or too much is left out and named in `dropped`, so
+that a link from anywhere shows a page. Every view is its address, so `read(write(view)) == view`. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from steward.exchange import ErrorCode, Outcome
+
+MAX_PAIRS: Final = 64
+MAX_FILTERS: Final = 16
+MAX_VALUE: Final = 256
+MAX_SPAN: Final = timedelta(days=400)
+
+PRESETS: Final[Mapping[str, timedelta]] = MappingProxyType(
+    {
+        "1h": timedelta(hours=1),
+        "6h": timedelta(hours=6),
+        "24h": timedelta(hours=24),
+        "7d": timedelta(days=7),
+        "30d": timedelta(days=30),
+        "90d": timedelta(days=90),
+    }
+)
+DEFAULT_PRESET: Final = "24h"
+MEASURES: Final = ("cost", "calls", "tokens", "latency", "errors")
+DIMENSIONS: Final = ("model", "provider", "key")
+STATUSES: Final = ("2xx", "4xx", "5xx", "0")
+"""Classes beside single codes; `0` is a call that got no answer."""
+
+TAG: Final = "tag."
+_NAMES: Final = ("model", "provider", "key", "status", "outcome", "error")
+_TAG_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+_LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
+_WORD: Final = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,127}")
+_STATUS: Final = re.compile(r"[1-5]xx|0|[1-9][0-9]{2}")
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_.:~-]{1,200}")
+_STEPS: Final = tuple(
+    timedelta(seconds=s)
+    for s in (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One chip: a call is shown when its `name` has `value`. Two of one name: either."""
+
+    name: str
+    """One of model, provider, key, status, outcome, error, or `tag.` and a tag's name."""
+    value: str
+
+    @property
+    def tag(self) -> str | None:
+        """The tag's name, when it is one."""
+        return self.name.removeprefix(TAG) if self.name.startswith(TAG) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time range: one of `PRESETS` up to now, or two moments in UTC."""
+
+    preset: str | None = DEFAULT_PRESET
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def at(self, now: datetime) -> tuple[datetime, datetime]:
+        """Start (in it) and end (no longer in it)."""
+        if self.preset is not None:
+            return now - PRESETS[self.preset], now
+        assert self.start is not None and self.end is not None
+        return self.start, self.end
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that a page shows besides the data."""
+
+    span: Span = Span()
+    filters: tuple[Filter, ...] = ()
+    measure: str = "cost"
+    by: str = "model"
+    """One of `DIMENSIONS`, or `tag.` and a tag's name."""
+    after: str = ""
+    """Where the page of a list begins: what the store gave as its cursor. Never parsed here."""
+    panel: UUID | None = None
+    """The call whose side panel is open."""
+    paused: bool = False
+    dropped: tuple[str, ...] = ()
+    """Names of what was left out, each once; never part of the address."""
+
+    def toggled(self, name: str, value: str) -> View:
+        """With the filter, or without it when it was there; the list starts anew."""
+        chosen = Filter(name, value)
+        kept = tuple(each for each in self.filters if each != chosen)
+        return replace(self, filters=kept if chosen in self.filters else (*kept, chosen), after="", panel=None)
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """What is chosen of one name."""
+        return tuple(each.value for each in self.filters if each.name == name)
+
+
+def read(pairs: Iterable[tuple[str, str]]) -> View:
+    """The view that an address's query says, as far as it is understood. Never raises."""
+    reading = _Reading()
+    for index, (name, value) in enumerate(pairs):
+        if index >= MAX_PAIRS:
+            reading.drop("more")
+            break
+        if value and not reading.take(name[:80], value):
+            reading.drop(name)
+    return reading.view()
+
+
+class _Reading:
+    """One query as it is read."""
+
+    def __init__(self) -> None:
+        self._filters: list[Filter] = []
+        self._said: dict[str, str] = {}
+        self._dropped: list[str] = []
+
+    def drop(self, name: str) -> None:
+        known = name if name in {*_NAMES, *_CHECKS, "range", "from", "to"} else "other"
+        if known not in self._dropped:
+            self._dropped.append(known)
+
+    def take(self, name: str, value: str) -> bool:
+        if name in _CHECKS:
+            self._said[name] = value
+            return _CHECKS[name].fullmatch(value) is not None
+        if not understood(name, value):
+            return name == "csrf"
+        chosen = Filter(name, value)
+        if chosen not in self._filters:
+            if len(self._filters) >= MAX_FILTERS:
+                return False
+            self._filters.append(chosen)
+        return True
+
+    def view(self) -> View:
+        said = {name: value for name, value in self._said.items() if _CHECKS[name].fullmatch(value)}
+        panel = said.get("open")
+        return View(
+            span=self._span(said),
+            filters=tuple(self._filters),
+            measure=said.get("measure", "cost"),
+            by=said.get("by", "model"),
+            after=said.get("after", ""),
+            panel=UUID(panel) if panel else None,
+            paused="paused" in said,
+            dropped=tuple(self._dropped),
+        )
+
+    def _span(self, said: Mapping[str, str]) -> Span:
+        start, end = _moment(said.get("from", "")), _moment(said.get("to", ""))
+        if start is not None and end is not None:
+            if timedelta() < end - start <= MAX_SPAN:
+                return Span(None, start, end)
+            self.drop("range")
+        elif "from" in said or "to" in said:
+            self.drop("range")
+        return Span(said.get("range", DEFAULT_PRESET))
+
+
+_UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_MOMENT: Final = r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|\+00:00)?"
+_CHECKS: Final[Mapping[str, re.Pattern[str]]] = MappingProxyType(
+    {
+        "range": re.compile("|".join(PRESETS)),
+        "from": re.compile(_MOMENT),
+        "to": re.compile(_MOMENT),
+        "measure": re.compile("|".join(MEASURES)),
+        "by": re.compile(rf"{'|'.join(DIMENSIONS)}|tag\.[A-Za-z0-9][A-Za-z0-9-]{{0,63}}"),
+        "after": _CURSOR,
+        "open": re.compile(_UUID),
+        "paused": re.compile("1"),
+    }
+)
+
+
+def understood(name: str, value: str) -> bool:
+    """Whether a filter can be what it says."""
+    if name.startswith(TAG):
+        return _TAG_NAME.fullmatch(name.removeprefix(TAG)) is not None and _LINE.fullmatch(value) is not None
+    match name:
+        case "model" | "provider":
+            return _WORD.fullmatch(value) is not None
+        case "key":
+            return re.fullmatch(_UUID, value) is not None
+        case "status":
+            return _STATUS.fullmatch(value) is not None
+        case "outcome":
+            return value in set(Outcome)
+        case "error":
+            return value in set(ErrorCode)
+    return False
+
+
+def _moment(text: str) -> datetime | None:
+    """What a link or a field of type datetime-local says, which bears no zone: UTC."""
+    try:
+        return datetime.fromisoformat(text.removesuffix("Z").removesuffix("+00:00")).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def write(view: View) -> str:
+    """The query of the view, with `?`; empty for the first view. Written in one order, so that one view is one link."""
+    pairs: list[tuple[str, str]] = []
+    if view.span.preset is None:
+        assert view.span.start is not None and view.span.end is not None
+        pairs += [("from", iso(view.span.start)), ("to", iso(view.span.end))]
+    elif view.span.preset != DEFAULT_PRESET:
+        pairs.append(("range", view.span.preset))
+    pairs += [(each.name, each.value) for each in view.filters]
+    said = (("measure", view.measure, "cost"), ("by", view.by, "model"), ("after", view.after, ""))
+    pairs += [(name, value) for name, value, first in said if value != first]
+    if view.panel is not None:
+        pairs.append(("open", str(view.panel)))
+    if view.paused:
+        pairs.append(("paused", "1"))
+    return f"?{urlencode(pairs)}" if pairs else ""
+
+
+def iso(at: datetime) -> str:
+    """A moment in an address: UTC, to the second where that is exact."""
+    text = at.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return f"{text}Z"
+
+
+def step(start: datetime, end: datetime, most: int = 60) -> timedelta:
+    """The shortest round length of time of which `most` cover the range."""
+    for each in _STEPS:
+        if (end - start) / each <= most:
+            return each
+    return _STEPS[-1]
+
+
+def buckets(start: datetime, end: datetime, most: int = 60) -> tuple[datetime, ...]:
+    """The beginnings of equal, round pieces of time that cover the range."""
+    length = step(start, end, most)
+    epoch = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday, so that weeks begin on one
+    first = epoch + ((start - epoch) // length) * length
+    amount = -((first - end) // length)
+    return tuple(first + index * length for index in range(amount))
