@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
 
-from steward.exchange import ErrorCode, Outcome
+from steward.exchange import BodyState, ErrorCode, Outcome
 
 MAX_PAIRS: Final = 64
 MAX_FILTERS: Final = 16
@@ -35,15 +35,14 @@ PRESETS: Final[Mapping[str, timedelta]] = MappingProxyType(
 DEFAULT_PRESET: Final = "24h"
 MEASURES: Final = ("cost", "calls", "tokens", "latency", "errors")
 DIMENSIONS: Final = ("model", "provider", "key")
-STATUSES: Final = ("2xx", "4xx", "5xx", "0")
-"""Classes beside single codes; `0` is a call that got no answer."""
-
 TAG: Final = "tag."
-_NAMES: Final = ("model", "provider", "key", "status", "outcome", "error")
+NAMES: Final = ("model", "provider", "key", "status", "outcome", "error", "failed", "body")
+"""What calls can be narrowed by, tags aside."""
+
 _TAG_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
 _WORD: Final = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,127}")
-_STATUS: Final = re.compile(r"[1-5]xx|0|[1-9][0-9]{2}")
+_STATUS: Final = re.compile(r"[1-9][0-9]{2}")
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_.:~-]{1,200}")
 _STEPS: Final = tuple(
     timedelta(seconds=s)
@@ -53,10 +52,10 @@ _STEPS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One chip: a call is shown when its `name` has `value`. Two of one name: either."""
+    """One chip: a call is shown when its `name` has `value`. A name stands once."""
 
     name: str
-    """One of model, provider, key, status, outcome, error, or `tag.` and a tag's name."""
+    """One of `NAMES`, or `tag.` and a tag's name."""
     value: str
 
     @property
@@ -99,14 +98,14 @@ class View:
     """Names of what was left out, each once; never part of the address."""
 
     def toggled(self, name: str, value: str) -> View:
-        """With the filter, or without it when it was there; the list starts anew."""
+        """With the filter in place of another of its name, or without it when it was there; the list starts anew."""
         chosen = Filter(name, value)
-        kept = tuple(each for each in self.filters if each != chosen)
+        kept = tuple(each for each in self.filters if each.name != name)
         return replace(self, filters=kept if chosen in self.filters else (*kept, chosen), after="", panel=None)
 
-    def values(self, name: str) -> tuple[str, ...]:
+    def value(self, name: str) -> str | None:
         """What is chosen of one name."""
-        return tuple(each.value for each in self.filters if each.name == name)
+        return next((each.value for each in self.filters if each.name == name), None)
 
 
 def read(pairs: Iterable[tuple[str, str]]) -> View:
@@ -125,12 +124,12 @@ class _Reading:
     """One query as it is read."""
 
     def __init__(self) -> None:
-        self._filters: list[Filter] = []
+        self._filters: dict[str, str] = {}
         self._said: dict[str, str] = {}
         self._dropped: list[str] = []
 
     def drop(self, name: str) -> None:
-        known = name if name in {*_NAMES, *_CHECKS, "range", "from", "to"} else "other"
+        known = name if name in {*NAMES, *_CHECKS, "range", "from", "to"} else "other"
         if known not in self._dropped:
             self._dropped.append(known)
 
@@ -140,11 +139,9 @@ class _Reading:
             return _CHECKS[name].fullmatch(value) is not None
         if not understood(name, value):
             return name == "csrf"
-        chosen = Filter(name, value)
-        if chosen not in self._filters:
-            if len(self._filters) >= MAX_FILTERS:
-                return False
-            self._filters.append(chosen)
+        if name in self._filters or len(self._filters) >= MAX_FILTERS:
+            return self._filters.get(name) == value
+        self._filters[name] = value
         return True
 
     def view(self) -> View:
@@ -152,7 +149,7 @@ class _Reading:
         panel = said.get("open")
         return View(
             span=self._span(said),
-            filters=tuple(self._filters),
+            filters=tuple(Filter(name, value) for name, value in self._filters.items()),
             measure=said.get("measure", "cost"),
             by=said.get("by", "model"),
             after=said.get("after", ""),
@@ -203,6 +200,10 @@ def understood(name: str, value: str) -> bool:
             return value in set(Outcome)
         case "error":
             return value in set(ErrorCode)
+        case "body":
+            return value in set(BodyState)
+        case "failed":
+            return value in ("yes", "no")
     return False
 
 
