@@ -217,20 +217,77 @@ def _moment(text: str) -> datetime | None:
 
 def write(view: View) -> str:
     """The query of the view, with `?`; empty for the first view. Written in one order, so that one view is one link."""
-    pairs: list[tuple[str, str]] = []
+    written = pairs(view)
+    return f"?{urlencode(written)}" if written else ""
+
+
+def pairs(view: View) -> list[tuple[str, str]]:
+    """The same as names and values, for hidden fields of a form."""
+    written: list[tuple[str, str]] = []
     if view.span.preset is None:
         assert view.span.start is not None and view.span.end is not None
-        pairs += [("from", iso(view.span.start)), ("to", iso(view.span.end))]
+        written += [("from", iso(view.span.start)), ("to", iso(view.span.end))]
     elif view.span.preset != DEFAULT_PRESET:
-        pairs.append(("range", view.span.preset))
-    pairs += [(each.name, each.value) for each in view.filters]
+        written.append(("range", view.span.preset))
+    written += [(each.name, each.value) for each in view.filters]
     said = (("measure", view.measure, "cost"), ("by", view.by, "model"), ("after", view.after, ""))
-    pairs += [(name, value) for name, value, first in said if value != first]
+    written += [(name, value) for name, value, first in said if value != first]
     if view.panel is not None:
-        pairs.append(("open", str(view.panel)))
+        written.append(("open", str(view.panel)))
     if view.paused:
-        pairs.append(("paused", "1"))
-    return f"?{urlencode(pairs)}" if pairs else ""
+        written.append(("paused", "1"))
+    return written
+
+
+def pairs_without_range(view: View) -> list[tuple[str, str]]:
+    """For the form that asks for a range."""
+    return [each for each in pairs(replace(view, after="", panel=None)) if each[0] not in {"from", "to", "range"}]
+
+
+def with_range(view: View, preset: str) -> str:
+    """The address of the same in another time."""
+    return write(replace(view, span=Span(preset), after="", panel=None))
+
+
+def with_measure(view: View, measure: str) -> str:
+    """The address of the same with another figure in the chart."""
+    return write(replace(view, measure=measure))
+
+
+def with_panel(view: View, panel: UUID | None) -> str:
+    """The address of the same with this call's panel open; None closes it."""
+    return write(replace(view, panel=panel))
+
+
+def with_filter(view: View, name: str, value: str) -> str:
+    """The address of the calls that have this as well."""
+    kept = tuple(each for each in view.filters if each.name != name)
+    return write(View(view.span, (*kept, Filter(name, value))))
+
+
+def with_tag(view: View, name: str, value: str) -> str:
+    """The same for a tag."""
+    return with_filter(view, TAG + name, value)
+
+
+def only(view: View, name: str, value: str) -> str:
+    """The address of the calls of this time that have this, whatever else was asked."""
+    return write(View(view.span, (Filter(name, value),)))
+
+
+def without_filters(view: View) -> str:
+    """The address of the same with no filter."""
+    return write(replace(view, filters=(), after="", panel=None))
+
+
+def for_export(view: View) -> str:
+    """The address of the same as a file: all of it, from the newest."""
+    return write(replace(view, after="", panel=None, paused=False))
+
+
+def field_time(at: datetime) -> str:
+    """A moment as a field of type datetime-local has it."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")
 
 
 def iso(at: datetime) -> str:
@@ -247,10 +304,14 @@ def step(start: datetime, end: datetime, most: int = 60) -> timedelta:
     return _STEPS[-1]
 
 
-def buckets(start: datetime, end: datetime, most: int = 60) -> tuple[datetime, ...]:
-    """The beginnings of equal, round pieces of time that cover the range."""
-    length = step(start, end, most)
-    epoch = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday, so that weeks begin on one
-    first = epoch + ((start - epoch) // length) * length
-    amount = -((first - end) // length)
-    return tuple(first + index * length for index in range(amount))
+_MONDAY: Final = datetime(1970, 1, 5, tzinfo=UTC)
+
+
+def floor(at: datetime, length: timedelta) -> datetime:
+    """The last edge of round steps that is not after `at`; weeks begin on a Monday, in UTC."""
+    return _MONDAY + ((at - _MONDAY) // length) * length
+
+
+def ceiling(at: datetime, length: timedelta) -> datetime:
+    """The first edge that is not before `at`."""
+    return _MONDAY - ((_MONDAY - at) // length) * length

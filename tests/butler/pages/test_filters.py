@@ -140,7 +140,27 @@ def test_a_chip_comes_and_goes_and_the_list_starts_anew() -> None:
 @pytest.mark.parametrize(("preset", "minutes"), [("1h", 1), ("6h", 10), ("24h", 30), ("7d", 180), ("30d", 720)])
 def test_a_range_is_cut_into_round_pieces(preset: str, minutes: int) -> None:
     start, end = Span(preset).at(NOW)
-    pieces = filters.buckets(start, end)
-    assert filters.step(start, end) == timedelta(minutes=minutes)
-    assert pieces[0] <= start < pieces[1] and pieces[-1] < end <= pieces[-1] + timedelta(minutes=minutes)
-    assert 24 <= len(pieces) <= 62
+    length = filters.step(start, end)
+    assert length == timedelta(minutes=minutes)
+    assert filters.floor(start, length) <= start < filters.floor(start, length) + length
+    assert filters.ceiling(end, length) - length < end <= filters.ceiling(end, length)
+    assert 24 <= (end - start) / length <= 60
+
+
+def test_an_edge_is_its_own_floor_and_ceiling_and_weeks_begin_on_a_monday() -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert filters.floor(noon, timedelta(hours=1)) == noon == filters.ceiling(noon, timedelta(hours=1))
+    assert filters.floor(noon, timedelta(weeks=1)) == datetime(2026, 2, 23, tzinfo=UTC)
+
+
+def test_a_link_of_a_figure_narrows_and_starts_anew() -> None:
+    view = replace(View(), filters=(Filter("model", "o3"),), after="here", panel=UUID(KEY), measure="calls")
+    assert filters.with_filter(view, "status", "429") == "?model=o3&status=429"
+    assert filters.with_tag(view, "Team", "a&b") == "?model=o3&tag.Team=a%26b"
+    assert filters.only(view, "key", KEY) == f"?key={KEY}"
+    assert filters.without_filters(view) == "?measure=calls"
+    assert filters.with_range(view, "7d") == "?range=7d&model=o3&measure=calls"
+    assert filters.with_panel(view, None) == "?model=o3&measure=calls&after=here"
+    assert filters.for_export(replace(view, paused=True)) == "?model=o3&measure=calls"
+    assert filters.pairs_without_range(view) == [("model", "o3"), ("measure", "calls")]
+    assert filters.field_time(NOW) == "2026-03-01T12:34"
