@@ -44,6 +44,8 @@ class Purpose(StrEnum):
     APPROVALS = "approvals"
     PROVIDER_KEY_HASH = "provider-key-hash"
     SYSTEM_PROMPT_HASH = "system-prompt-hash"
+    BUTLER = "butler"
+    """What our own Butler keeps; it has a key of its own besides."""
 
 
 @dataclass(frozen=True, slots=True)
