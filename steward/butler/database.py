@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Engine, Row
 
 from steward.adapters.postgres_connection import RowsRefused, mapped
 from steward.butler.errors import InTheWay
+from steward.errors import SchemaTooOld
 
-UNIQUE_VIOLATION = "23505"
+__all__ = ["SCHEMA_VERSION", "Database", "RowsRefused"]
+
+UNIQUE_VIOLATION: Final = "23505"
+SCHEMA_VERSION: Final = "0001"
+"""What this release needs."""
+
+_SCHEMA: Final = text("SELECT version_num FROM butler.butler_schema")
 
 
 class Database:
@@ -43,6 +50,12 @@ class Database:
     def one(self, statement: TextClause, **values: object) -> Row[Any] | None:
         """The only row, or None."""
         return next(iter(self.rows(statement, **values)), None)
+
+    def ready(self) -> None:
+        """Raises LedgerUnavailable, and SchemaTooOld before `steward butler migrate`."""
+        version = self.one(_SCHEMA)
+        if version is None or version.version_num < SCHEMA_VERSION:
+            raise SchemaTooOld("Butler's schema is too old. Run: steward butler migrate")
 
     def close(self) -> None:
         """Closes every connection."""

@@ -13,6 +13,7 @@ from steward.butler.passwords import Passwords
 from steward.butler.store_audit import Audit
 from steward.butler.store_explorer import Explorer
 from steward.butler.store_keys import Keys
+from steward.butler.store_managed import Managed
 from steward.butler.store_metadata_keys import MetadataKeys
 from steward.butler.store_overview import Overview
 from steward.butler.store_people import People
@@ -41,6 +42,7 @@ class Services:
     explorer: Explorer
     overview: Overview
     work: Work
+    managed: Managed
     audit: Audit
     now: Callable[[], datetime]
     public_url: str
@@ -83,6 +85,7 @@ def over(
         explorer=Explorer(database),
         overview=Overview(database),
         work=Work(database),
+        managed=Managed(database, keyring),
         audit=Audit(database),
         now=now,
         public_url=site.public_url,
