@@ -88,7 +88,9 @@ class View:
     filters: tuple[Filter, ...] = ()
     measure: str = "cost"
     by: str = "model"
-    """One of `DIMENSIONS`, or `tag.` and a tag's name."""
+    """One of `DIMENSIONS`: what the chart is stacked by."""
+    tag: str = ""
+    """The tag whose values are summed."""
     after: str = ""
     """Where the page of a list begins: what the store gave as its cursor. Never parsed here."""
     panel: UUID | None = None
@@ -152,6 +154,7 @@ class _Reading:
             filters=tuple(Filter(name, value) for name, value in self._filters.items()),
             measure=said.get("measure", "cost"),
             by=said.get("by", "model"),
+            tag=said.get("tag", ""),
             after=said.get("after", ""),
             panel=UUID(panel) if panel else None,
             paused="paused" in said,
@@ -177,7 +180,8 @@ _CHECKS: Final[Mapping[str, re.Pattern[str]]] = MappingProxyType(
         "from": re.compile(_MOMENT),
         "to": re.compile(_MOMENT),
         "measure": re.compile("|".join(MEASURES)),
-        "by": re.compile(rf"{'|'.join(DIMENSIONS)}|tag\.[A-Za-z0-9][A-Za-z0-9-]{{0,63}}"),
+        "by": re.compile("|".join(DIMENSIONS)),
+        "tag": re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}"),
         "after": _CURSOR,
         "open": re.compile(_UUID),
         "paused": re.compile("1"),
@@ -230,7 +234,12 @@ def pairs(view: View) -> list[tuple[str, str]]:
     elif view.span.preset != DEFAULT_PRESET:
         written.append(("range", view.span.preset))
     written += [(each.name, each.value) for each in view.filters]
-    said = (("measure", view.measure, "cost"), ("by", view.by, "model"), ("after", view.after, ""))
+    said = (
+        ("measure", view.measure, "cost"),
+        ("by", view.by, "model"),
+        ("tag", view.tag, ""),
+        ("after", view.after, ""),
+    )
     written += [(name, value) for name, value, first in said if value != first]
     if view.panel is not None:
         written.append(("open", str(view.panel)))

@@ -29,22 +29,6 @@ STATIC: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Everything that a page loads besides itself."""
 
-CONTENT_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'"
-)
-HEADERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "content-security-policy": CONTENT_POLICY,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "same-origin",
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-resource-policy": "same-origin",
-        "cache-control": "no-store",
-    }
-)
-"""On every page."""
-
 _CLOCKS: Final = MappingProxyType(
     {
         "second": "%-d %b, %H:%M:%S",

@@ -30,7 +30,7 @@ def test_an_empty_address_is_the_last_day() -> None:
 
 def test_an_address_says_everything_that_is_shown() -> None:
     view = _read(
-        f"range=7d&model=gpt-4o&tag.User-Id=42%20%26&status=503&failed=yes&body=stored&measure=calls&by=tag.Team&open={KEY}"
+        f"range=7d&model=gpt-4o&tag.User-Id=42%20%26&status=503&failed=yes&body=stored&measure=calls&by=key&tag=Team&open={KEY}"
     )
     assert view.filters == (
         Filter("model", "gpt-4o"),
@@ -39,7 +39,8 @@ def test_an_address_says_everything_that_is_shown() -> None:
         Filter("failed", "yes"),
         Filter("body", "stored"),
     )
-    assert (view.span.preset, view.measure, view.by, view.panel) == ("7d", "calls", "tag.Team", UUID(KEY))
+    assert (view.span.preset, view.measure, view.by, view.tag) == ("7d", "calls", "key", "Team")
+    assert view.panel == UUID(KEY)
     assert (
         view.value("model") == "gpt-4o"
         and view.value("key") is None
