@@ -121,7 +121,7 @@ class Overview:
             SELECT {_STEP.format(time=time)} AS at, {_GROUPS[by or ""]} AS name, {self._sums(span)}
             GROUP BY 1, 2 ORDER BY 1, 2
         """
-        rows = self._database.rows(text(statement), **_facts(org_id, span))
+        rows = self._database.rows(text(statement), **_facts(org_id, span), step=span.step.total_seconds())
         return [Point(row.at, row.name, _of(row)) for row in rows]
 
     def latency(self, org_id: UUID, span: Span) -> list[LatencyPoint]:
