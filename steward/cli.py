@@ -14,6 +14,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from steward import log, values
@@ -22,6 +23,9 @@ from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey
 from steward.settings import Settings, describe, load
 from steward.version import VERSION
+
+if TYPE_CHECKING:
+    from steward.butler.settings import ButlerSettings
 
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
@@ -66,6 +70,12 @@ _COMMAND_EXAMPLES = {
     "deregister": ("steward deregister 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
     "schema": ("steward egress schema > what-may-leave.json",),
     "hosts": ("steward egress hosts", "steward egress hosts --json"),
+    "butler serve": ("steward butler serve", "BUTLER_PUBLIC_URL=https://butler.example.com steward butler serve"),
+    "butler migrate": ("steward butler migrate", "steward butler migrate --json"),
+    "butler create-admin": (
+        "steward butler create-admin --email you@example.com --org Acme",
+        "steward butler create-admin --email you@example.com --org Acme --password - < password.txt",
+    ),
     "config": ("steward config", "steward config --json"),
     "demo": ("steward demo", "PORT=8000 steward demo", "steward demo --once"),
     "version": ("steward version", "steward version --json"),
@@ -81,6 +91,12 @@ _EGRESS_EXAMPLES = """\
 examples:
   steward egress schema                    every call to Butler, its fields and what each may hold, as a JSON Schema
   steward egress hosts                     every host and port that the settings allow: the firewall's list
+"""
+_BUTLER_EXAMPLES = """\
+examples:
+  steward butler migrate                   make or update Butler's tables, in a schema of their own
+  steward butler create-admin --email you@example.com --org Acme
+  steward butler serve                     the control plane and its dashboard on BUTLER_PORT (7690)
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -155,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--json", action="store_true", help="print JSON")
     _registration_parsers(commands)
     _egress_parser(commands)
+    _butler_parser(commands)
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
@@ -229,13 +246,35 @@ def _egress_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     hosts.add_argument("--json", action="store_true", help="print a list of objects")
 
 
+def _butler_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    butler = commands.add_parser(
+        "butler",
+        help="A Butler of your own: the control plane and its dashboard.",
+        epilog=_BUTLER_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = butler.add_subparsers(title="actions", metavar="ACTION", required=True)
+    family = "butler "
+    serve = _command(actions, "serve", "Answer Stewards and people until told to stop.", _butler_serve, family)
+    migrate = _command(actions, "migrate", "Make or update Butler's tables.", _butler_migrate, family)
+    admin = _command(actions, "create-admin", "An organisation and its owner.", _butler_create_admin, family)
+    admin.add_argument("--email", required=True, help="the owner's e-mail address, by which he signs in")
+    admin.add_argument("--org", required=True, type=_name, help="the organisation's name")
+    admin.add_argument("--password", metavar="-", help="`-` reads one line (default: one is made, and shown once)")
+    for parser in (migrate, admin):
+        parser.add_argument("--json", action="store_true", help="print an object")
+    for parser in (serve, migrate, admin):
+        parser.set_defaults(unset=True)  # Butler has settings of its own
+
+
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     what: str,
     run: Callable[..., int],
+    family: str = "",
 ) -> argparse.ArgumentParser:
-    shown = "examples:\n" + "".join(f"  {line}\n" for line in _COMMAND_EXAMPLES[name])
+    shown = "examples:\n" + "".join(f"  {line}\n" for line in _COMMAND_EXAMPLES[family + name])
     parser = commands.add_parser(
         name, help=what, description=what, epilog=shown, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -401,6 +440,36 @@ def _egress_hosts(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.egress_command import hosts
 
     return hosts(settings, arguments.json)
+
+
+def _butler_settings() -> ButlerSettings:
+    from steward.butler.settings import load as load_butler
+
+    settings = load_butler(os.environ)
+    log.configure(settings.log_level)
+    return settings
+
+
+def _butler_serve(arguments: argparse.Namespace) -> int:
+    settings = _butler_settings()
+    from steward.butler import command
+
+    return command.serve(settings)
+
+
+def _butler_migrate(arguments: argparse.Namespace) -> int:
+    settings = _butler_settings()
+    from steward.butler import command
+
+    return command.migrate(settings, arguments.json)
+
+
+def _butler_create_admin(arguments: argparse.Namespace) -> int:
+    settings = _butler_settings()
+    from steward.butler import command
+
+    password = command.given_password(arguments.password, sys.stdin)
+    return command.create_admin(settings, arguments.email, arguments.org, password, arguments.json)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -118,6 +118,7 @@ COMMANDS = (
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
     *(("register",), ("orgs",), ("deregister",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("config",), ("demo",), ("version",)),
+    *(("butler",), ("butler", "serve"), ("butler", "migrate"), ("butler", "create-admin")),
 )
 
 
@@ -135,7 +136,10 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     said = helped()[words]
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
-    named = re.findall(r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts)\b)?)", examples)
+    named = re.findall(
+        r"\bsteward ([a-z]+(?: (?:create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|serve|migrate)\b)?)",
+        examples,
+    )
     assert named
     assert {tuple(name.split()) for name in named} <= set(COMMANDS)
     assert all(name.startswith(" ".join(words[:1])) for name in named)

@@ -202,7 +202,8 @@ def _same_site(request: Request) -> None:
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         raise ForgedForm
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    ours = {request.headers.get("host"), urlsplit(services_of(request).public_url).netloc}
+    if origin is not None and urlsplit(origin).netloc not in ours:
         raise ForgedForm
 
 

@@ -16,10 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steward import log
-from steward.butler import wire
+from steward.butler import management, wire
 from steward.butler.access import ANYONE, HEADERS, Rules, guard, services_of
 from steward.butler.database import RowsRefused
 from steward.butler.errors import DoorFault, NotAcceptable
+from steward.butler.pages.site import add_pages
 from steward.butler.services import Services
 from steward.errors import InternalError, StewardError
 from steward.words import Secret
@@ -40,11 +41,13 @@ def create_butler(services: Services, managed_token: Secret[str] | None = None) 
     )
     app.state.services = services
     app.state.managed_token = managed_token
-    app.state.rules = {**_OWN_RULES, **wire.RULES}
+    app.state.rules = {**_OWN_RULES, **wire.RULES, **management.RULES}
     app.state.problem = None
     app.get("/health")(_health)
     app.get("/readyz")(_readyz)
     app.include_router(wire.router)
+    app.include_router(management.router)
+    add_pages(app)
     app.add_middleware(_Headed)
     for kind in (StewardError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answered)

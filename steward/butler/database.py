@@ -22,6 +22,7 @@ UNIQUE_VIOLATION: Final = "23505"
 SCHEMA_VERSION: Final = "0001"
 """What this release needs."""
 
+_TOO_OLD: Final = "Butler's schema is too old. Run: steward butler migrate"
 _SCHEMA: Final = text("SELECT version_num FROM butler.butler_schema")
 
 
@@ -35,7 +36,7 @@ class Database:
     def change(self) -> Iterator[Connection]:
         """One transaction. A row that stands there already is InTheWay."""
         try:
-            with mapped(), self._engine.begin() as connection:
+            with _mapped(), self._engine.begin() as connection:
                 yield connection
         except RowsRefused as fault:
             if fault.sqlstate == UNIQUE_VIOLATION:
@@ -44,7 +45,7 @@ class Database:
 
     def rows(self, statement: TextClause, **values: object) -> list[Row[Any]]:
         """What one statement answers."""
-        with mapped(), self._engine.begin() as connection:
+        with _mapped(), self._engine.begin() as connection:
             return list(connection.execute(statement, values))
 
     def one(self, statement: TextClause, **values: object) -> Row[Any] | None:
@@ -55,8 +56,18 @@ class Database:
         """Raises LedgerUnavailable, and SchemaTooOld before `steward butler migrate`."""
         version = self.one(_SCHEMA)
         if version is None or version.version_num < SCHEMA_VERSION:
-            raise SchemaTooOld("Butler's schema is too old. Run: steward butler migrate")
+            raise SchemaTooOld(_TOO_OLD)
 
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """As the Steward maps its database's errors, with the command that mends ours."""
+    try:
+        with mapped():
+            yield
+    except SchemaTooOld:
+        raise SchemaTooOld(_TOO_OLD) from None
