@@ -129,17 +129,14 @@ def behind(stewards: Sequence[StewardToken], now: datetime) -> tuple[Notice, ...
 
 
 def told(entries: Sequence[AuditEntry], now: datetime) -> tuple[Notice, ...]:
-    """What owners are told of changes to storage, provider keys and Steward tokens, until they have seen the log."""
-    found = [
-        Notice(
-            "plain",
-            f"{phrases.action_words(each.action)}: {each.object_name}, by {each.actor_email}, "
-            f"{numbers.ago(each.at, now).text}.",
-        )
-        for each in entries[:3]
-    ]
-    if found:
-        last = found[-1]
-        more = f" And {len(entries) - 3} more." if len(entries) > 3 else ""
-        found[-1] = Notice(last.tone, last.text + more, "/audit?seen=1", "See the audit log")
-    return tuple(found)
+    """What owners are told of changes to storage, provider keys, Steward tokens and people, until they saw the log."""
+    if not entries:
+        return ()
+    newest = entries[0]
+    text = (
+        f"{phrases.action_words(newest.action)}: {newest.object_name}, by {newest.actor_email}, "
+        f"{numbers.ago(newest.at, now).text}."
+    )
+    more = len(entries) - 1
+    more_text = f" And {more} more change{'s' if more > 1 else ''} that owners are told of." if more else ""
+    return (Notice("plain", text + more_text, "/audit", "See the audit log"),)

@@ -53,6 +53,8 @@ class Bar:
     colour: int
     href: str
     title: str = ""
+    keyed: bool = False
+    """Its colour is the chart's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +328,7 @@ def bars(sight: Sight, groups: Sequence[GroupSums], dimension: str) -> tuple[Bar
             part=numbers.share(figure_of(each.sums, measure), figure_of(whole, measure)),
             percent=svg.share(figure_of(each.sums, measure), largest),
             colour=_colour(each.group, order),
+            keyed=bool(order),
             href=_narrowed(view, dimension, each.group, measure),
             title=f"{each.sums.calls:,} calls, {numbers.cost(each.sums.cost).text}, {each.sums.errors:,} failed",
         )

@@ -98,7 +98,7 @@ def tick(value: float, kind: str, step: float) -> str:
         digits = max(0, _digits(step))
         return f"${numbers.short(value)}" if value >= 10_000 else f"${value:,.{digits}f}"
     if kind == "latency":
-        if value >= 10_000:
+        if step >= 1000:
             return f"{value / 1000:g}{numbers.NBSP}s"
         return f"{value:,.{max(0, _digits(step))}f}{numbers.NBSP}ms"
     return numbers.short(value) if value >= 1 or value == 0 else f"{value:g}"

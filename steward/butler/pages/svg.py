@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
@@ -20,6 +20,7 @@ COLOURS: Final = 8
 
 _ROUND: Final = (1, 2, 2.5, 5)
 _LEAST: Final = 1e-12
+_LABEL: Final = 14
 _TIME_STEPS: Final = tuple(
     timedelta(minutes=minutes)
     for minutes in (5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 10_080, 20_160, 43_200, 86_400)
@@ -117,8 +118,20 @@ def lines(series: Sequence[Series], starts: Sequence[datetime], length: timedelt
     """A line for each series; a gap where nothing is known."""
     known = [value for each in series for value in each.values if value is not None]
     values = ticks(max(known, default=0))
-    shapes = tuple(_line(each, values[-1], height) for each in series)
+    shapes = _apart([_line(each, values[-1], height) for each in series], height)
     return _chart(shapes, values, starts, length, height)
+
+
+def _apart(shapes: Sequence[Shape], height: int) -> tuple[Shape, ...]:
+    """With labels that do not lie on each other, in their order of height."""
+    floor = float(height)
+    placed: dict[str, Shape] = {}
+    for shape in sorted(shapes, key=lambda each: -(each.label or (0, 0))[1]):
+        if shape.label is not None:
+            y = min(shape.label[1], floor)
+            floor = y - _LABEL
+            placed[shape.name] = replace(shape, label=(shape.label[0], round(y, 1)))
+    return tuple(placed.get(each.name, each) for each in shapes)
 
 
 def sparkline(values: Sequence[float | None], height: int = 32) -> str:

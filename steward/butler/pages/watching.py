@@ -24,7 +24,7 @@ _TITLES: Final = {
     "cost": "Cost over time",
     "calls": "Calls over time",
     "tokens": "Tokens over time",
-    "latency": "Latency over time: half, 95 and 99 of 100 calls are as fast",
+    "latency": "Latency over time, by quantile",
     "errors": "Failed calls over time",
 }
 
@@ -51,6 +51,7 @@ class Choice:
 class Group:
     """A card of bars."""
 
+    name: str
     title: str
     rows: tuple[Bar, ...]
     symbol: str
@@ -61,7 +62,6 @@ class Group:
     stacked: bool = False
     href: str = ""
     link: str = ""
-    foot: str = ""
 
 
 @router.get("/")
@@ -111,7 +111,8 @@ def _sight(visitor: Visitor, org_id: UUID, view: View, span: Span) -> Sight:
     return Sight(view, span, both, points, stores.overview.latency(org_id, span), names)
 
 
-def _groups(visitor: Visitor, sight: Sight) -> list[Group]:
+def _groups(visitor: Visitor, sight: Sight) -> tuple[tuple[Group, Group], tuple[Group, Group]]:
+    """Two columns."""
     org_id, view = visitor.session.org_id, sight.view
     figure = {"latency": "calls", "errors": "failed calls"}.get(view.measure, view.measure)
     found = []
@@ -120,6 +121,7 @@ def _groups(visitor: Visitor, sight: Sight) -> list[Group]:
         stacked = view.by == name and view.measure != "latency"
         found.append(
             Group(
+                name=name,
                 title=f"{title}, by {figure}",
                 rows=overview.bars(sight, rows, name),
                 symbol="check" if view.measure == "errors" else "overview",
@@ -129,7 +131,7 @@ def _groups(visitor: Visitor, sight: Sight) -> list[Group]:
                 stacked=stacked,
             )
         )
-    return [*found, _tags(visitor, sight, figure)]
+    return (found[0], found[2]), (found[1], _tags(visitor, sight, figure))
 
 
 def _tags(visitor: Visitor, sight: Sight, figure: str) -> Group:
@@ -138,10 +140,11 @@ def _tags(visitor: Visitor, sight: Sight, figure: str) -> Group:
     if not active:
         hint = "Switch on a tag such as Feature or Team, and this says what each of its values costs."
         nothing = "No tag is switched on"
-        return Group("Tag", (), "metadata", nothing, hint, href="/metadata", link="Metadata keys")
+        return Group("tag", "Tag", (), "metadata", nothing, hint, href="/metadata", link="Metadata keys")
     chosen = _chosen(active, view)
     rows = visitor.services.overview.tag_breakdown(org_id, sight.span, chosen.name)
     return Group(
+        name="tag",
         title=f"{chosen.label or chosen.name}, by {figure}",
         rows=overview.bars(sight, rows, filters.TAG + chosen.name),
         symbol="metadata",
