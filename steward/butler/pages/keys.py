@@ -85,7 +85,7 @@ def _page(
         keys=keys,
         made=made,
         revoking=revoking,
-        creating=bool(wrong) or "new" in visitor.request.query_params,
+        creating=bool(wrong) or "new" in visitor.request.query_params or not keys,
         wrong=wrong.message if wrong else "",
         form={"name": "", "description": "", "behavior": "", **form},
     )

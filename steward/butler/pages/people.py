@@ -122,7 +122,7 @@ def _page(
         removing=next((each for each in members if str(each.user_id) == remove), None),
         roles=ROLES,
         link=link,
-        creating=bool(form),
+        creating=bool(form) or "new" in visitor.request.query_params,
         wrong=wrong.message if wrong else "",
         said="",
         form={"email": "", **form},

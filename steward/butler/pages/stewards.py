@@ -94,10 +94,11 @@ def _page(
         stewards=stewards,
         made=made,
         revoking=revoking,
-        creating=bool(wrong) or "new" in visitor.request.query_params,
+        creating=(wrong is not None and revoking is None) or "new" in visitor.request.query_params or not stewards,
         wrong=wrong.message if wrong else "",
         form={"name": "", "host": "", **form},
         hosts=HOSTS,
+        host_names=dict(HOSTS),
         sent_changes=_sent(visitor),
     )
 

@@ -358,5 +358,6 @@
     return [Number.isNaN(at.getTime()) ? first : written(at, "minute"), ...rest].join("\n");
   }
 
+  one(".nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   localise(document);
 })();
