@@ -134,6 +134,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def majordomo(argv: Sequence[str] | None = None) -> int:
+    """The second console script: Butler from a terminal. Returns the exit code."""
+    from steward.majordomo import main as run
+
+    log.configure("error")
+    try:
+        return run(argv, os.environ)
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 0
+
+
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     log.configure()

@@ -33,7 +33,8 @@ _NARROWER: Final = {
 _PLAIN: Final = "butler.requests r"
 _TAGGED: Final = (
     "butler.request_tags t CROSS JOIN LATERAL (SELECT * FROM butler.requests q WHERE q.org_id = t.org_id "
-    "AND q.id = t.id AND q.requested_at = t.requested_at LIMIT 1) r"
+    "AND q.id = t.id AND q.requested_at = t.requested_at AND q.requested_at >= :since AND q.requested_at < :until "
+    "LIMIT 1) r"
 )
 
 _GET: Final = text(f"SELECT {_CALL} FROM butler.requests r WHERE r.org_id = :org_id AND r.id = :id")

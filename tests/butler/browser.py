@@ -1,4 +1,4 @@
-"""Asks a Butler in this process as a program, a Steward or a browser would; cookies are kept as a browser keeps them."""
+"""Asks a Butler in this process as a program, a Steward or a browser would; cookies are kept as browsers keep them."""
 
 from __future__ import annotations
 

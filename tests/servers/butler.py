@@ -100,6 +100,11 @@ def butler_postgres(butler_server: LocalPostgres) -> Iterator[Database]:
 @pytest.fixture
 def butler(butler_postgres: Database) -> ButlerBench:
     """A Butler without a listener."""
+    return bench_over(butler_postgres)
+
+
+def bench_over(database: Database) -> ButlerBench:
+    """A Butler over a database that has its schema."""
     clock = Clock()
-    services = over(butler_postgres.engine, BUTLER_KEYRING, Site("http://127.0.0.1:7690"), Passwords(CHEAP), clock)
-    return ButlerBench(services, butler_postgres, clock)
+    services = over(database.engine, BUTLER_KEYRING, Site("http://127.0.0.1:7690"), Passwords(CHEAP), clock)
+    return ButlerBench(services, database, clock)
