@@ -54,7 +54,8 @@ def added(view: View, typed: str) -> tuple[View, str]:
         return view, ""
     found = _TYPED.fullmatch(typed[:400])
     if found is not None:
-        for name in (found[1].lower(), filters.TAG + found[1], found[1]):
+        known = found[1].lower() if found[1].lower() in filters.NAMES else found[1]
+        for name in (known, filters.TAG + found[1]):
             if filters.understood(name, found[2]):
                 kept = tuple(each for each in view.filters if each.name != name)
                 return replace(view, filters=(*kept, filters.Filter(name, found[2])), after="", panel=None), ""

@@ -28,6 +28,11 @@ _MEMBER: Final = Rule("person", Role.MEMBER)
 _ADMIN: Final = Rule("person", Role.ADMIN)
 _OWNER: Final = Rule("person", Role.OWNER)
 
+ROUTERS: Final = tuple(
+    part.router
+    for part in (auditing, entering, exploring, keys, people, provider_keys, stewards, storing, tagging, watching)
+)
+
 RULES: Final[Rules] = {
     "GET /sign-in": ANYONE,
     "POST /sign-in": ANYONE,
@@ -72,6 +77,5 @@ def add_pages(app: FastAPI) -> None:
     app.state.renderer = Renderer()
     app.state.rules = {**app.state.rules, **RULES}
     app.state.problem = problem
-    parts = (auditing, entering, exploring, keys, people, provider_keys, stewards, storing, tagging, watching)
-    for part in parts:
-        app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)

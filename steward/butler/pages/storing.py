@@ -52,9 +52,8 @@ def storage_page(visitor: Looking) -> Response:
 @router.post("/storage/{scope}")
 def set_storage(visitor: Looking, scope: str) -> Response:
     """Sets a scope's place."""
-    form = visitor.form
+    form, kind = visitor.form, _allowed(visitor, scope)
     try:
-        kind = _allowed(visitor, scope)
         wanted = _settings(form)
         visitor.sure()
         visitor.services.storage.set(visitor.actor, kind, wanted)
@@ -66,8 +65,8 @@ def set_storage(visitor: Looking, scope: str) -> Response:
 @router.post("/storage/{scope}/remove")
 def remove_storage(visitor: Looking, scope: str) -> Response:
     """New bodies go elsewhere."""
+    kind = _allowed(visitor, scope)
     try:
-        kind = _allowed(visitor, scope)
         visitor.sure()
         config = _config(visitor, kind)
         if config is not None:
