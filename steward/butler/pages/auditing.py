@@ -36,8 +36,9 @@ def audit_page(visitor: Looking) -> Response:
     which = AuditFilter(_before(said.get("before", "")), actor or None, wanted or None)
     entries = audit.page(session.org_id, which, PAGE + 1)
     page = page_of(visitor, "Audit", "audit")
-    if which == AuditFilter() and page.notices:
-        audit.notices_seen(session.org_id, session.user_id, visitor.now)
+    told = audit.notices(session.org_id, session.user_id)
+    if told and which == AuditFilter():
+        audit.notices_seen(session.org_id, session.user_id, told[0].at)
     return show(
         visitor,
         "audit.html",

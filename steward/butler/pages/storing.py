@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final, Literal
 
 from fastapi import Response
 
-from steward.butler.errors import DoorFault, NotAllowed, NotThere
+from steward.butler.errors import DoorFault, NotAcceptable, NotAllowed, NotThere
 from steward.butler.nouns import BodyStates, Role, StorageConfig, StorageSettings
 from steward.butler.pages import numbers, phrases, svg
 from steward.butler.pages.door import Looking, Visitor
 from steward.butler.pages.forms import Form
 from steward.butler.pages.overview import Bar
 from steward.butler.pages.serving import away, page_of, pages_router, show
+from steward.butler.storage_checks import checked
 
 router = pages_router()
 
@@ -26,6 +28,17 @@ ScopeName = Literal["org", "user"]
 _NAMES: Final[Mapping[str, ScopeName]] = {"organisation": "org", "personal": "user"}
 _TONES: Final = {"good": 2, "bad": 5, "warn": 1, "plain": 7}
 _FIELDS: Final = ("provider", "bucket", "s3_region", "s3_endpoint", "s3_access_key_id", "gcs_project_id")
+
+
+_WRONG: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "bucket": "Bucket: a bucket's own name, in small letters, digits, dots and hyphens; no address and no ARN.",
+        "s3_region": "Region: as eu-central-1.",
+        "s3_endpoint": "Endpoint: an https address without a path, as https://objects.example.com.",
+        "s3_access_key_id": "Access key id: it belongs to the secret, and is missing or not one.",
+        "gcs_project_id": "Project id: as my-project-123.",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,7 @@ def set_storage(visitor: Looking, scope: str) -> Response:
     """Sets a scope's place."""
     form, kind = visitor.form, _allowed(visitor, scope)
     try:
-        wanted = _settings(form)
+        wanted = _checked(_settings(form))
         visitor.sure()
         visitor.services.storage.set(visitor.actor, kind, wanted)
     except DoorFault as fault:
@@ -103,6 +116,14 @@ def _settings(form: Form) -> StorageSettings:
         s3_access_key_id=form.line("s3_access_key_id", 128, "Access key id") or None,
         secret=form.secret("s3_secret", 256),
     )
+
+
+def _checked(wanted: StorageSettings) -> StorageSettings:
+    """Raises NotAcceptable, in words for the form."""
+    try:
+        return checked(wanted)
+    except NotAcceptable as fault:
+        raise NotAcceptable(fault.field, message=_WRONG.get(fault.field, fault.message)) from None
 
 
 def _config(visitor: Visitor, kind: ScopeName) -> StorageConfig | None:
