@@ -89,7 +89,7 @@ def _answered(request: Request, exc: Exception) -> Response:
         log.error("butler_failed", exc)
     problem: Callable[[Request, StewardError], Response] | None = request.app.state.problem
     if problem is not None and not request.url.path.startswith(API):
-        return problem(request, fault)
+        return _headed(problem(request, fault))
     said: dict[str, object] = {"code": fault.code, "message": fault.message}
     if isinstance(fault, NotAcceptable):
         said |= {"field": fault.field} if fault.field else {}
@@ -97,7 +97,14 @@ def _answered(request: Request, exc: Exception) -> Response:
     headers = {"retry-after": str(fault.retry_after_s)} if fault.retry_after_s else {}
     if fault.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse({"error": said}, status_code=fault.status, headers=headers)
+    return _headed(JSONResponse({"error": said}, status_code=fault.status, headers=headers))
+
+
+def _headed(response: Response) -> Response:
+    """An answer to a defect is given outside of everything else, `_Headed` included."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def _fault(exc: Exception) -> StewardError:
