@@ -1,4 +1,4 @@
-"""Brings a database to this release's schema: `migrate`, which `steward migrate` calls.
+"""Brings a database to this release's schema: `migrate` for the Steward's, `migrate_butler` for Butler's own.
 
 Refuses to run at a cold start, to run twice at once, and to leave anything half done: one lock, one transaction.
 """
@@ -26,9 +26,17 @@ LOCK: Final = 0x5354_5744_0001
 """Advisory lock: one migration at a time."""
 
 VERSION_TABLE: Final = "steward_schema"
+BUTLER_LOCK: Final = 0x5354_5744_0101
+BUTLER_SCHEMA: Final = "butler"
+BUTLER_VERSION_TABLE: Final = "butler_schema"
+BUTLER_SECRETS: Final = ("key_check",)
+"""Sealed at the first migrate, opened at every later one: another BUTLER_ENCRYPTION_KEY is told then."""
+
 SECRETS: Final = ("provider_key_hash",)
 """Random secrets of an installation, made once and kept sealed."""
 
+_BUTLER_SECRET: Final = text("SELECT sealed FROM butler.installation WHERE name = :name")
+_ADD_BUTLER_SECRET: Final = text("INSERT INTO butler.installation (name, sealed) VALUES (:name, :sealed)")
 _ADD_SECRET: Final = text("INSERT INTO instance_secrets (name, sealed) VALUES (:name, :sealed)")
 
 
@@ -60,17 +68,47 @@ def migrate(engine: Engine, keyring: Keyring) -> MigrateResult:
         return MigrateResult(before, head)
 
 
-def _version(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+def migrate_butler(engine: Engine, keyring: Keyring) -> MigrateResult:
+    """The same for Butler's own schema, with Butler's own key; the Steward's tables are not looked at."""
+    with mapped(), engine.connect() as connection, patient(connection), connection.begin():
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({BUTLER_LOCK})"))
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {BUTLER_SCHEMA}"))
+        before = _version(connection, BUTLER_VERSION_TABLE, BUTLER_SCHEMA)
+        config = _config(connection, "butler", BUTLER_VERSION_TABLE, BUTLER_SCHEMA)
+        head = ScriptDirectory.from_config(config).get_current_head() or ""
+        if before is not None and before > head:
+            return MigrateResult(before, before)
+        command.upgrade(config, "head")
+        _ensure_butler_secrets(connection, keyring)
+        return MigrateResult(before, head)
 
 
-def _config(connection: Connection) -> Config:
+def _version(connection: Connection, table: str = VERSION_TABLE, schema: str | None = None) -> str | None:
+    options = {"version_table": table, "version_table_schema": schema}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def _config(
+    connection: Connection, line: str = "steward", table: str = VERSION_TABLE, schema: str | None = None
+) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "steward").replace("%", "%%"))
+    config.set_main_option("script_location", str(Path(__file__).parent / line).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
-    config.attributes["version_table"] = VERSION_TABLE
+    config.attributes["version_table"] = table
+    config.attributes["version_table_schema"] = schema
     return config
+
+
+def _ensure_butler_secrets(connection: Connection, keyring: Keyring) -> None:
+    for name in BUTLER_SECRETS:
+        sealed = connection.execute(_BUTLER_SECRET, {"name": name}).scalar_one_or_none()
+        if sealed is None:
+            made = keyring.seal(Purpose.BUTLER, secrets.token_bytes(32), instance_facts(name))
+            connection.execute(_ADD_BUTLER_SECRET, {"name": name, "sealed": made})
+        else:
+            keyring.open(Purpose.BUTLER, bytes(sealed), instance_facts(name))
 
 
 def _ensure_secrets(connection: Connection, keyring: Keyring) -> None:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from steward import log, values
@@ -23,6 +24,9 @@ from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey, Registration
 from steward.settings import Settings, describe, load
 from steward.version import VERSION
+
+if TYPE_CHECKING:
+    from steward.butler.settings import ButlerSettings
 
 KEY_PREFIX = "mdm_sk_"
 _MAX_NAME = 200
@@ -75,6 +79,12 @@ _COMMAND_EXAMPLES = {
     "resend": ("steward export resend --since 7d", "steward export resend --since 7d --json"),
     "schema": ("steward egress schema > what-may-leave.json",),
     "hosts": ("steward egress hosts", "steward egress hosts --json"),
+    "butler serve": ("steward butler serve", "BUTLER_PUBLIC_URL=https://butler.example.com steward butler serve"),
+    "butler migrate": ("steward butler migrate", "steward butler migrate --json"),
+    "butler create-admin": (
+        "steward butler create-admin --email you@example.com --org Acme",
+        "steward butler create-admin --email you@example.com --org Acme --password - < password.txt",
+    ),
     "config": ("steward config", "steward config --json"),
     "demo": ("steward demo", "PORT=8000 steward demo", "steward demo --once"),
     "version": ("steward version", "steward version --json"),
@@ -97,6 +107,12 @@ _EXPORT_EXAMPLES = """\
 examples:
   steward export backfill --since 30d      calls of before the registration go out too
   steward export resend --since 7d         rows that were set aside are tried again
+"""
+_BUTLER_EXAMPLES = """\
+examples:
+  steward butler migrate                   make or update Butler's tables, in a schema of their own
+  steward butler create-admin --email you@example.com --org Acme
+  steward butler serve                     the control plane and its dashboard on BUTLER_PORT (7690)
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -132,6 +148,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("steward: the command failed; the line above says where", file=sys.stderr)
         _abandon_stdout()
         return 1
+
+
+def majordomo(argv: Sequence[str] | None = None) -> int:
+    """The second console script: Butler from a terminal. Returns the exit code."""
+    from steward.majordomo import main as run
+
+    log.configure("error")
+    try:
+        return run(argv, os.environ)
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 0
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -172,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     _registration_parsers(commands)
     _egress_parser(commands)
     _export_parser(commands)
+    _butler_parser(commands)
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
@@ -270,13 +299,35 @@ def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _butler_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    butler = commands.add_parser(
+        "butler",
+        help="A Butler of your own: the control plane and its dashboard.",
+        epilog=_BUTLER_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = butler.add_subparsers(title="actions", metavar="ACTION", required=True)
+    family = "butler "
+    serve = _command(actions, "serve", "Answer Stewards and people until told to stop.", _butler_serve, family)
+    migrate = _command(actions, "migrate", "Make or update Butler's tables.", _butler_migrate, family)
+    admin = _command(actions, "create-admin", "An organisation and its owner.", _butler_create_admin, family)
+    admin.add_argument("--email", required=True, help="the owner's e-mail address, by which he signs in")
+    admin.add_argument("--org", required=True, type=_name, help="the organisation's name")
+    admin.add_argument("--password", metavar="-", help="`-` reads one line (default: one is made, and shown once)")
+    for parser in (migrate, admin):
+        parser.add_argument("--json", action="store_true", help="print an object")
+    for parser in (serve, migrate, admin):
+        parser.set_defaults(unset=True)  # Butler has settings of its own
+
+
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     what: str,
     run: Callable[..., int],
+    family: str = "",
 ) -> argparse.ArgumentParser:
-    shown = "examples:\n" + "".join(f"  {line}\n" for line in _COMMAND_EXAMPLES[name])
+    shown = "examples:\n" + "".join(f"  {line}\n" for line in _COMMAND_EXAMPLES[family + name])
     parser = commands.add_parser(
         name, help=what, description=what, epilog=shown, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -492,6 +543,36 @@ def _export_resend(arguments: argparse.Namespace, settings: Settings) -> int:
 
     with ExitStack() as undo:
         return resend(open_outbox(settings, undo), arguments.since, arguments.json)
+
+
+def _butler_settings() -> ButlerSettings:
+    from steward.butler.settings import load as load_butler
+
+    settings = load_butler(os.environ)
+    log.configure(settings.log_level)
+    return settings
+
+
+def _butler_serve(arguments: argparse.Namespace) -> int:
+    settings = _butler_settings()
+    from steward.butler import command
+
+    return command.serve(settings)
+
+
+def _butler_migrate(arguments: argparse.Namespace) -> int:
+    settings = _butler_settings()
+    from steward.butler import command
+
+    return command.migrate(settings, arguments.json)
+
+
+def _butler_create_admin(arguments: argparse.Namespace) -> int:
+    settings = _butler_settings()
+    from steward.butler import command
+
+    password = command.given_password(arguments.password, sys.stdin)
+    return command.create_admin(settings, arguments.email, arguments.org, password, arguments.json)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -45,6 +45,8 @@ class Purpose(StrEnum):
     PROVIDER_KEY_HASH = "provider-key-hash"
     SYSTEM_PROMPT_HASH = "system-prompt-hash"
     EGRESS_LOG = "egress-log"
+    BUTLER = "butler"
+    """What our own Butler keeps; it has a key of its own besides."""
 
 
 @dataclass(frozen=True, slots=True)

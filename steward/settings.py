@@ -38,6 +38,8 @@ _STANDARD_NAMES = frozenset(
 )
 """Names that others use and that lie close to one of ours."""
 _PREFIXES = ("STEWARD_", "MAJORDOMO_")
+_BUTLERS = "BUTLER_POSTGRES_"
+"""Begins names of our own Butler's, which may stand in one environment with ours; `butler/settings.py` reads them."""
 _NEAR = 0.84
 
 Source = Literal["default", "env", ".env", "file"]
@@ -128,7 +130,7 @@ class Settings:
         return self.encryption_key
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """A setting's text, and where it stood."""
 
     text: str | None
@@ -140,10 +142,10 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Sett
 
     A missing ENCRYPTION_KEY is no error here: commands that need it ask for `needed_encryption_key()`.
     """
-    environment = {name: value for name, value in environ.items() if not _injected(name, value)}
-    file = _dotenv(dotenv)
-    read = {setting.name: _read(setting, environment, file) for setting in TABLE}
-    parsed = {setting.name: _parse(setting, read[setting.name].text) for setting in TABLE}
+    environment = {name: value for name, value in environ.items() if not injected(name, value)}
+    file = dotenv_file(dotenv)
+    found = {setting.name: read(setting, environment, file) for setting in TABLE}
+    parsed = {setting.name: parse(setting, found[setting.name].text) for setting in TABLE}
     warnings = _near_misses([*environment, *file])
     sslmode, sslmode_warning = default_sslmode(parsed["POSTGRES_HOST"])
     if parsed["POSTGRES_SSLMODE"] is None:
@@ -161,11 +163,11 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Sett
     _check_managed(parsed)
     body_store, store_warnings = _body_store(parsed)
     return Settings(
-        **{_field(setting): parsed[setting.name] for setting in TABLE if _field(setting) in _FIELDS},
+        **{field_name(setting): parsed[setting.name] for setting in TABLE if field_name(setting) in _FIELDS},
         origins=MappingProxyType(origins),
         body_store=body_store,
         warnings=tuple(warnings + store_warnings),
-        shown=tuple(_show(setting, parsed[setting.name], read[setting.name].source) for setting in TABLE),
+        shown=tuple(show(setting, parsed[setting.name], found[setting.name].source) for setting in TABLE),
     )
 
 
@@ -186,7 +188,7 @@ def default_sslmode(host: str) -> tuple[SslMode, list[str]]:
     return "verify-full", []
 
 
-def _dotenv(path: Path | None) -> dict[str, str]:
+def dotenv_file(path: Path | None) -> dict[str, str]:
     """The file's settings, taken literally; none without a file."""
     if path is None or not path.exists():
         return {}
@@ -197,7 +199,7 @@ def _dotenv(path: Path | None) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _read(setting: Setting, environment: Mapping[str, str], file: Mapping[str, str]) -> _Read:
+def read(setting: Setting, environment: Mapping[str, str], file: Mapping[str, str]) -> Read:
     """The setting's text from the environment, else from the file, else its default; each itself or by its `_FILE`."""
     places: tuple[tuple[Mapping[str, str], Source], ...] = ((environment, "env"), (file, ".env"))
     for place, source in places:
@@ -206,10 +208,10 @@ def _read(setting: Setting, environment: Mapping[str, str], file: Mapping[str, s
         if text is not None and twin:
             raise SettingError(f"{setting.name}: given twice, also as {setting.name}_FILE; remove one")
         if twin:
-            return _Read(_secret_file(setting, twin), "file")
+            return Read(_secret_file(setting, twin), "file")
         if text is not None:
-            return _Read(text, source)
-    return _Read(setting.unset, "default")
+            return Read(text, source)
+    return Read(setting.unset, "default")
 
 
 def _given(setting: Setting, place: Mapping[str, str]) -> str | None:
@@ -234,7 +236,7 @@ def _secret_file(setting: Setting, path: str) -> str:
     return text
 
 
-def _parse(setting: Setting, text: str | None) -> Any:
+def parse(setting: Setting, text: str | None) -> Any:
     """The setting's value. Raises SettingError with its name and the parser's sentence, never with its text."""
     if text is None:
         return None
@@ -244,7 +246,7 @@ def _parse(setting: Setting, text: str | None) -> Any:
         raise SettingError(f"{setting.name}: {refused.args[0]}") from None
 
 
-def _show(setting: Setting, value: Any, source: Source) -> Shown:
+def show(setting: Setting, value: Any, source: Source) -> Shown:
     """The setting's line: a mask for a secret, its own spelling where it has one, else the text of the value."""
     if value is None or value == "":
         text = "(not set)"
@@ -261,13 +263,13 @@ def _show(setting: Setting, value: Any, source: Source) -> Shown:
     return Shown(setting.name, text, source, setting.says)
 
 
-def _field(setting: Setting) -> str:
+def field_name(setting: Setting) -> str:
     """The field of Settings that holds it: its name in lower case, with the unit of a duration."""
     name = setting.name.lower()
     return f"{name}_s" if setting.unit == "duration" else name
 
 
-def _injected(name: str, value: str) -> bool:
+def injected(name: str, value: str) -> bool:
     """Whether Kubernetes put it there for a Service: `POSTGRES_PORT=tcp://10.0.0.1:5432` and kin."""
     if name.endswith("_PORT") and _INJECTED_PORT.fullmatch(value):
         return True
@@ -280,7 +282,7 @@ def _near_misses(given: list[str]) -> list[str]:
     warnings = []
     for name in sorted(set(given) - known):
         upper = name.upper()
-        if upper in _STANDARD_NAMES or not re.fullmatch(r"[A-Za-z0-9_]{5,64}", name):
+        if upper in _STANDARD_NAMES or upper.startswith(_BUTLERS) or not re.fullmatch(r"[A-Za-z0-9_]{5,64}", name):
             continue
         bare = next((upper.removeprefix(prefix) for prefix in _PREFIXES if upper.startswith(prefix)), upper)
         near = [bare] if bare in known else difflib.get_close_matches(upper, known, 1, _NEAR)

@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.servers.provider",
     "tests.servers.steward",
     "tests.servers.stores",
+    "tests.servers.butler",  # after postgres, which it imports
 ]
 
 # How long one example takes says more of the machine than of the code.

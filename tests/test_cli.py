@@ -124,6 +124,7 @@ COMMANDS = (
     *(("register",), ("orgs",), ("deregister",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
     *(("export",), ("export", "backfill"), ("export", "resend"), ("config",), ("demo",), ("version",)),
+    *(("butler",), ("butler", "serve"), ("butler", "migrate"), ("butler", "create-admin")),
 )
 
 
@@ -142,7 +143,8 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
     named = re.findall(
-        r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend)\b)?)",
+        r"\bsteward ([a-z]+(?: (?:create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill"
+        r"|resend|serve|migrate)\b)?)",
         examples,
     )
     assert named

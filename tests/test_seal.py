@@ -74,6 +74,10 @@ def test_the_key_id_names_the_key_and_is_no_part_of_it() -> None:
             Purpose.SYSTEM_PROMPT_HASH,
             "01545063baca730a166465666768696a6b6c6d6e6f1bc17e8dc72837bb73fb347138e7abc10a2bba21d497b3853c36b53ba64b75",
         ),
+        (
+            Purpose.BUTLER,
+            "01545063baca730a166465666768696a6b6c6d6e6fc3614aed86a66cc21b448b6e54f1d249270ddcb2cac164047861b46a524fb9",
+        ),
     ],
 )
 def test_known_answers(purpose: Purpose, sealed: str) -> None:

@@ -1,0 +1,1 @@
+"""The dashboard: pages rendered here, charts included; what a browser needs comes from this host alone."""
