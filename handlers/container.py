@@ -21,6 +21,7 @@ import uvloop
 from handlers.settler import DRAIN_S, run_settler
 from handlers.spool_folder import prepare
 from handlers.supervisor import SIGNALS, Child, StopTimes, Supervisor
+from handlers.viewer import run_viewer, server_tls
 from steward import log, metrics
 from steward.app import create_app, create_ops_app
 from steward.errors import SettingError
@@ -40,7 +41,8 @@ _LAST_WORDS_S = 2.0
 def serve(settings: Settings) -> int:
     """Listens and relays until told to stop. Returns the exit code. Raises SettingError, also for a port in use."""
     check(settings)
-    spooled = settings.after_response == "spool"
+    server_tls(settings)
+    spooled, views = settings.after_response == "spool", settings.view_auth != "off"
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys and prompts (SECURITY F18)
     _raise_descriptor_limit()
     sockets = _Sockets(settings)
@@ -49,11 +51,15 @@ def serve(settings: Settings) -> int:
     facts: Facts = {"host": settings.host, "port": sockets.port, "workers": settings.workers, "version": VERSION}
     if sockets.ops_port is not None:
         facts["ops_port"] = sockets.ops_port
+    if views:
+        facts["view_port"] = settings.view_port
     log.say("listening", **facts)
     log.setting_warnings([*settings.warnings, *doubts])
-    if settings.workers == 1 and not spooled:
+    if settings.workers == 1 and not spooled and not views:
         return run_process(settings, sockets, board)
-    children = [Child(partial(run_process, settings, sockets, board), index) for index in range(settings.workers)]
+    children = [Child(partial(_relay, settings, sockets, board), index) for index in range(settings.workers)]
+    if views:
+        children.append(Child(partial(_view, settings, sockets, board), views=True))
     if spooled:
         children.append(Child(partial(_settle, settings, sockets, board), settles=True))
     times = StopTimes(settings.shutdown_delay_s + settings.shutdown_grace_s, DRAIN_S)
@@ -76,6 +82,19 @@ def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:
     return run_settler(settings, board)
 
 
+def _relay(settings: Settings, sockets: _Sockets, board: Board) -> int:
+    """A relaying process among others."""
+    sockets.close_view()
+    return run_process(settings, sockets, board)
+
+
+def _view(settings: Settings, sockets: _Sockets, board: Board) -> int:
+    """The viewer's process: of the sockets it keeps its own alone."""
+    assert sockets.view is not None
+    sockets.close_main()
+    return run_viewer(settings, sockets.view)
+
+
 class _Sockets:
     """The listening sockets, bound once and inherited by every worker."""
 
@@ -84,9 +103,21 @@ class _Sockets:
         self.port: int = self.main.getsockname()[1]
         self.ops = None if settings.ops_port is None else _bind(settings.host, settings.ops_port, "OPS_PORT")
         self.ops_port: int | None = None if self.ops is None else self.ops.getsockname()[1]
+        views = settings.view_auth != "off"
+        self.view = _bind(settings.view_host, settings.view_port, "VIEW_PORT") if views else None
 
     def close(self) -> None:
         """This process listens no more; others that inherited the sockets may."""
+        self.close_main()
+        self.close_view()
+
+    def close_view(self) -> None:
+        """The same of the viewer's."""
+        if self.view is not None:
+            self.view.close()
+
+    def close_main(self) -> None:
+        """The same of all but the viewer's."""
         self.main.close()
         if self.ops is not None:
             self.ops.close()

@@ -35,6 +35,8 @@ class Child:
     index: int = 0
     settles: bool = False
     """It is told to end once all others have ended."""
+    views: bool = False
+    """It is the viewer's: no worker, in what is said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(status)
             if child.settles:
                 log.say("settler_died", logging.ERROR, pid=pid, status=code)
+            elif child.views:
+                log.say("viewer_died", logging.ERROR, pid=pid, status=code)
             else:
                 log.say("worker_died", logging.ERROR, worker=child.index, pid=pid, status=code)
             self._again[child] = time.monotonic() + RESTART_PAUSE_S
@@ -150,6 +154,8 @@ class Supervisor:
         except BaseException as exc:  # a fork must never return into its parent's code
             if child.settles:
                 log.error("settler_failed", exc)
+            elif child.views:
+                log.error("viewer_failed", exc)
             else:
                 log.error("worker_failed", exc, worker=child.index)
         finally:

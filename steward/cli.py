@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from steward import log, values
+from steward import log, values, view_values
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey, Registration
@@ -33,6 +33,7 @@ _MAX_NAME = 200
 _MAX_WORKERS = 64
 _MAX_LINES = 100_000
 _AGE = values.duration(1, 3650 * 86400)
+_VIEW_LASTS = values.duration(60, 90 * 86400)
 
 _EXAMPLES = """\
 examples:
@@ -48,7 +49,7 @@ examples:
 Settings come from the environment and from .env; README.md lists them all.
 """
 _COMMAND_EXAMPLES = {
-    "serve": ("steward serve --workers 2", "OPS_PORT=7681 BODY_STORE_URL=file:///var/lib/steward/bodies steward serve"),
+    "serve": ("steward serve --workers 2", "OPS_PORT=7682 BODY_STORE_URL=file:///var/lib/steward/bodies steward serve"),
     "settle": ("steward settle", "SPOOL_DIR=/mnt/old-volume steward settle"),
     "ls": ("steward spool ls", "steward spool ls --json"),
     "show": ("steward spool show ID", "steward spool show ID --content > call.json"),
@@ -85,6 +86,13 @@ _COMMAND_EXAMPLES = {
         "steward butler create-admin --email you@example.com --org Acme",
         "steward butler create-admin --email you@example.com --org Acme --password - < password.txt",
     ),
+    "view-token create": (
+        "steward view-token create --org local --expires 8h",
+        "steward view-token create --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e --expires 1h --name audit --json",
+    ),
+    "view-token list": ("steward view-token list", "steward view-token list --json"),
+    "view-token revoke": ("steward view-token revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",),
+    "view-audit": ("steward view-audit", "steward view-audit --limit 20 --json"),
     "config": ("steward config", "steward config --json"),
     "demo": ("steward demo", "PORT=8000 steward demo", "steward demo --once"),
     "version": ("steward version", "steward version --json"),
@@ -113,6 +121,12 @@ examples:
   steward butler migrate                   make or update Butler's tables, in a schema of their own
   steward butler create-admin --email you@example.com --org Acme
   steward butler serve                     the control plane and its dashboard on BUTLER_PORT (7690)
+"""
+_VIEW_EXAMPLES = """\
+examples:
+  steward view-token create --org local --expires 8h
+  steward view-token list
+  steward view-token revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -201,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     _egress_parser(commands)
     _export_parser(commands)
     _butler_parser(commands)
+    _view_parsers(commands)
     config = _command(commands, "config", "Every setting as it is in effect; secrets are masked.", _config)
     config.add_argument("--json", action="store_true", help="print a list of objects")
     demo = _command(commands, "demo", "The whole story on this machine, with nothing configured.", _demo)
@@ -307,10 +322,9 @@ def _butler_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = butler.add_subparsers(title="actions", metavar="ACTION", required=True)
-    family = "butler "
-    serve = _command(actions, "serve", "Answer Stewards and people until told to stop.", _butler_serve, family)
-    migrate = _command(actions, "migrate", "Make or update Butler's tables.", _butler_migrate, family)
-    admin = _command(actions, "create-admin", "An organisation and its owner.", _butler_create_admin, family)
+    serve = _command(actions, "serve", "Answer Stewards and people until told to stop.", _butler_serve, "butler")
+    migrate = _command(actions, "migrate", "Make or update Butler's tables.", _butler_migrate, "butler")
+    admin = _command(actions, "create-admin", "An organisation and its owner.", _butler_create_admin, "butler")
     admin.add_argument("--email", required=True, help="the owner's e-mail address, by which he signs in")
     admin.add_argument("--org", required=True, type=_name, help="the organisation's name")
     admin.add_argument("--password", metavar="-", help="`-` reads one line (default: one is made, and shown once)")
@@ -320,14 +334,37 @@ def _butler_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         parser.set_defaults(unset=True)  # Butler has settings of its own
 
 
+def _view_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    view = commands.add_parser(
+        "view-token",
+        help="Create, list and revoke the tokens that open bodies in the viewer.",
+        epilog=_VIEW_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = view.add_subparsers(title="actions", metavar="ACTION", required=True)
+    create = _command(actions, "create", "Make a token. Its plaintext is shown this once.", _view_create, "view-token")
+    create.add_argument("--org", required=True, type=_viewed, metavar="O", help="whose bodies: an id, or `local`")
+    create.add_argument("--expires", type=_view_lasts, metavar="T", default="8h", help="after 1m to 90d (default: 8h)")
+    create.add_argument("--name", type=_name, default="view", help="who it is for; stands in the account of openings")
+    listed = _command(actions, "list", "All view tokens, newest first.", _view_list, "view-token")
+    revoke = _command(actions, "revoke", "Revoke one; sessions that began with it end.", _view_revoke, "view-token")
+    revoke.add_argument("id", type=_view_token, help="the token's id, as `steward view-token list` shows it")
+    audit = _command(commands, "view-audit", "Who opened which body, when, from where; newest first.", _view_audit)
+    audit.add_argument("--limit", type=_limit, metavar="N", default="1000", help="lines (default: 1000)")
+    for parser in (create, listed, revoke, audit):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     what: str,
     run: Callable[..., int],
-    family: str = "",
+    above: str = "",
 ) -> argparse.ArgumentParser:
-    shown = "examples:\n" + "".join(f"  {line}\n" for line in _COMMAND_EXAMPLES[family + name])
+    """`above`: the command that it is an action of, where another's action has the same name."""
+    examples = _COMMAND_EXAMPLES[f"{above} {name}".strip()]
+    shown = "examples:\n" + "".join(f"  {line}\n" for line in examples)
     parser = commands.add_parser(
         name, help=what, description=what, epilog=shown, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -367,6 +404,34 @@ def _org(text: str) -> UUID:
         raise argparse.ArgumentTypeError("not an id; `steward orgs` shows them") from None
 
 
+def _viewed(text: str) -> UUID:
+    try:
+        return view_values.organisation(text)
+    except ValueError as refused:
+        raise argparse.ArgumentTypeError(refused.args[0]) from None
+
+
+def _view_token(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not an id; `steward view-token list` shows them") from None
+
+
+def _view_lasts(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=_VIEW_LASTS(text))
+    except ValueError as refused:
+        raise argparse.ArgumentTypeError(refused.args[0]) from None
+
+
+def _limit(text: str) -> int:
+    try:
+        return values.whole(1, 100_000)(text)
+    except ValueError as refused:
+        raise argparse.ArgumentTypeError(refused.args[0]) from None
+
+
 def _butler_url(text: str) -> str:
     try:
         return values.butler_url(text)
@@ -395,14 +460,16 @@ def _since(text: str) -> datetime:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import serve
-    from steward.wiring import CONNS_A_RELAY, CONNS_FOR_TURNS
+    from steward.wiring import CONNS_A_RELAY, CONNS_FOR_TURNS, viewer_conns
 
     if arguments.workers is not None:
         settings = dataclasses.replace(settings, workers=arguments.workers)
     settles = 1 + CONNS_FOR_TURNS if settings.after_response == "spool" else 0
-    least = CONNS_A_RELAY * settings.workers + settles
+    least = CONNS_A_RELAY * settings.workers + settles + viewer_conns(settings)
     if settings.postgres_max_conns < least:
-        more = ", one to settle and one to sync" if settles else ""
+        more = (", one to settle and one to sync" if settles else "") + (
+            ", two to view" if viewer_conns(settings) else ""
+        )
         raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each{more}")
     return serve(settings)
 
@@ -483,6 +550,64 @@ def _deregister(arguments: argparse.Namespace, settings: Settings) -> int:
         print("steward: no such organisation; `steward orgs` lists them", file=sys.stderr)
         return 1
     print(told(ended, arguments.json), end="")
+    return 0
+
+
+def _view_create(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.view_command import made
+    from steward.viewing import new_token
+    from steward.wiring import open_view_book
+
+    book, close = open_view_book(settings)
+    try:
+        plaintext, token = new_token(book, arguments.org, arguments.name, arguments.expires)
+    finally:
+        close()
+    print(made(plaintext, token, settings.view_url, arguments.json), end="")
+    if settings.view_auth != "token":
+        print("steward: VIEW_AUTH is not token: until it is, the viewer takes no token", file=sys.stderr)
+    return 0
+
+
+def _view_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.view_command import listed
+    from steward.wiring import open_view_book
+
+    book, close = open_view_book(settings)
+    try:
+        tokens = book.tokens()
+    finally:
+        close()
+    print(listed(tokens, arguments.json), end="")
+    return 0
+
+
+def _view_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.view_command import revoked
+    from steward.wiring import open_view_book
+
+    book, close = open_view_book(settings)
+    try:
+        token = book.revoke_token(arguments.id)
+    finally:
+        close()
+    if token is None:
+        print("steward: there is no such token; `steward view-token list` shows them", file=sys.stderr)
+        return 1
+    print(revoked(token, arguments.json), end="")
+    return 0
+
+
+def _view_audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.view_command import noted
+    from steward.wiring import open_view_book
+
+    book, close = open_view_book(settings)
+    try:
+        entries = book.notes(arguments.limit)
+    finally:
+        close()
+    print(noted(entries, arguments.json), end="")
     return 0
 
 

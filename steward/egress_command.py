@@ -76,6 +76,7 @@ def allowed_hosts(settings: Settings, registered: Sequence[Registration] | None 
         *_proxy(settings),
         *_bodies(settings.body_store),
         *_prices(settings),
+        *_sign_in(settings),
         *_butlers(settings, registered),
     ]
 
@@ -162,6 +163,13 @@ def _butlers(settings: Settings, registered: Sequence[Registration] | None) -> l
     parts = [urlsplit(url) for url in urls]
     addresses = {(each.hostname or "", each.port or (443 if each.scheme == "https" else 80)) for each in parts}
     return [Host("butler", host, port, decided) for host, port in sorted(addresses)]
+
+
+def _sign_in(settings: Settings) -> Iterator[Host]:
+    if settings.view_auth == "oidc" and settings.view_oidc_issuer:
+        parts = urlsplit(settings.view_oidc_issuer)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        yield Host("sign-in", parts.hostname or "", port, "VIEW_OIDC_ISSUER, and the addresses it publishes")
 
 
 def _table(found: Iterable[Host]) -> str:

@@ -24,6 +24,13 @@
     |                         ButlerNonsense (an answer outside its types)
     |- NotExportable          a row of which no record can be made that may leave
     |- PriceFault             PriceFeedFailed (try again)  PriceListRefused (not acceptable; the last good one stays)
+    |- ViewFault              what the viewer does not open
+    |  |- NoSuchCall 404      there is none, or it is another organisation's: one answer
+    |  |- NotTheObject 502    the object in the store is not the one that the call left
+    |  |- BodyTooLarge 413    it unpacks to more than is shown
+    |  |- BodyUnreadable 502  it is none of ours
+    |  |- SignInRefused 403   the OpenID provider's answer is not exactly right
+    |  `- ProviderUnavailable 502
     |- SealBroken             a ciphertext that does not open under this key and these facts
     `- SettingError           a setting is wrong; one line, exit 2
 
@@ -296,6 +303,64 @@ class BodyNotFound(StoreFault):
     code = "body_not_found"
     level = logging.INFO
     message = "There is no such body object."
+
+
+class ViewFault(StewardError):
+    """What the viewer does not open."""
+
+    status = 403
+    code = "view_refused"
+    level = logging.WARNING
+    message = "The viewer does not open this."
+
+
+class NoSuchCall(ViewFault):
+    """There is none, or it is another organisation's."""
+
+    status = 404
+    code = "no_such_call"
+    level = logging.INFO
+    message = "There is no such call among yours."
+
+
+class NotTheObject(ViewFault):
+    """The stored object's hash is not the row's."""
+
+    status = 502
+    code = "not_the_object"
+    level = logging.ERROR
+    message = "The object in the store is not the one that this call left: its SHA-256 differs. It is not shown."
+
+
+class BodyTooLarge(ViewFault):
+    """It is, or unpacks to, more than is shown."""
+
+    status = 413
+    code = "body_too_large"
+    message = "The object unpacks to more than 64 MiB. It is not shown here; fetch it from the store by its key."
+
+
+class BodyUnreadable(ViewFault):
+    """Not a body object of ours."""
+
+    status = 502
+    code = "body_unreadable"
+    message = "The object in the store cannot be read."
+
+
+class SignInRefused(ViewFault):
+    """The OpenID provider's answer is not exactly right, or the person is in no group that opens anything."""
+
+    code = "sign_in_refused"
+    message = "The sign-in was refused."
+
+
+class ProviderUnavailable(ViewFault):
+    """The OpenID provider does not answer, or not as one."""
+
+    status = 502
+    code = "provider_unavailable"
+    message = "The OpenID provider does not answer as it should. Try again."
 
 
 class LedgerFault(StewardError):

@@ -93,6 +93,7 @@ class Facts(TypedDict, total=False):
     usage_source: UsageSource
     vendor_code: str
     version: str
+    view_port: int
     web_searches: int
     work: str
     worker: int
@@ -176,7 +177,17 @@ _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,79}"
 _CONCERNS_NUMBERS = (
     *("at_ms", "attempts", "bytes", "cached_tokens", "cache_creation_tokens", "connections", "count", "first_ms"),
     *("head_ms", "input_tokens", "last_ms", "ops_port", "output_tokens", "pid", "port", "reasoning_tokens"),
-    *("request_bytes", "response_bytes", "seconds", "sent_ms", "status", "tags", "tags_dropped", "web_searches"),
+    *(
+        "request_bytes",
+        "response_bytes",
+        "seconds",
+        "sent_ms",
+        "status",
+        "tags",
+        "tags_dropped",
+        "view_port",
+        "web_searches",
+    ),
     *("worker", "workers"),
 )
 

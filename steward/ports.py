@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 from uuid import UUID
 
@@ -212,8 +213,11 @@ class BodyStore(Protocol):
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
         """Stores each, in parallel within bounds; one result each, in order. Idempotent; one failing raises nothing."""
 
-    def get(self, key: str) -> bytes:
-        """The object as it was put (still gzip). Raises BodyNotFound, StoreUnavailable, StoreRefused."""
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
+        """The object as it was put (still gzip). Raises BodyNotFound, StoreUnavailable, StoreRefused.
+
+        Raises BodyTooLarge for one of more than `most_bytes`, of which no more is read.
+        """
 
     def delete(self, key: str) -> None:
         """Removes the object; nothing happens when there is none. Raises StoreUnavailable, StoreRefused."""
@@ -665,3 +669,108 @@ class Directory(Protocol):
 
         Raises SealBroken under a wrong ENCRYPTION_KEY.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class ViewToken:
+    """What opens an organisation's bodies until it expires; of the token itself only the hash is known."""
+
+    id: UUID
+    org_id: UUID
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSession:
+    """Somebody who signed in to the viewer, for as long as that is good."""
+
+    id: UUID
+    who: str
+    """`token NAME`, or whom the OpenID provider named."""
+    org_ids: tuple[UUID, ...]
+    expires_at: datetime
+
+
+class ViewAct(StrEnum):
+    """What somebody did in the viewer."""
+
+    SIGNED_IN = "signed_in"
+    SIGNED_OUT = "signed_out"
+    OPENED = "opened"
+    DOWNLOADED = "downloaded"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEntry:
+    """One line of the viewer's book: who did what, on which call, from where."""
+
+    act: ViewAct
+    who: str
+    peer: str
+    """The address that asked; of a proxy, where one stands before the viewer."""
+    session_id: UUID
+    org_id: UUID | None = None
+    request_id: UUID | None = None
+    code: str | None = None
+    """Why it was refused."""
+    at: datetime | None = None
+    """By the database's clock; set when it is written."""
+
+
+class ViewBook(Protocol):
+    """Tokens, sessions and the append-only account of the viewer. The database's clock alone says what has expired.
+
+    Every method raises LedgerUnavailable when the database cannot say, SchemaTooOld when the tables are missing.
+    """
+
+    def create_token(self, org_id: UUID, name: str, token_hash: str, lasts: timedelta) -> ViewToken:
+        """A new token. The plaintext never comes here."""
+
+    def tokens(self) -> list[ViewToken]:
+        """All there ever were, newest first: for the operators' command alone."""
+
+    def revoke_token(self, token_id: UUID) -> ViewToken | None:
+        """For ever, and every session that began with it ends. None: no such token. Safe to repeat."""
+
+    def sign_in_with_token(self, token_hash: str, session_hash: str, peer: str, lasts: timedelta) -> ViewSession | None:
+        """A new session, no longer than `lasts` or the token. None: no such token, expired or revoked. Noted."""
+
+    def sign_in(self, who: str, org_ids: Sequence[UUID], session_hash: str, peer: str, lasts: timedelta) -> ViewSession:
+        """A new session of somebody whom the OpenID provider named. Noted."""
+
+    def session(self, session_hash: str) -> ViewSession | None:
+        """The session with this hash while it is good: neither ended nor expired, its token neither."""
+
+    def sign_out(self, session_hash: str, peer: str) -> None:
+        """Ends it here, whatever the browser keeps. Noted. Safe to repeat."""
+
+    def note(self, entry: ViewEntry) -> None:
+        """Writes a line. Nothing is shown before it returns."""
+
+    def notes(self, limit: int) -> list[ViewEntry]:
+        """The newest lines, newest first: for the operators' command alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whom an OpenID provider named, and in which groups."""
+
+    who: str
+    groups: frozenset[str]
+
+
+class IdentityProvider(Protocol):
+    """The customer's own OpenID provider."""
+
+    def address(self, state: str, nonce: str, challenge: str) -> str:
+        """Where a browser goes to sign in. Raises ProviderUnavailable."""
+
+    def redeem(self, code: str, verifier: str, nonce: str) -> Person:
+        """Who signed in. Raises ProviderUnavailable, SignInRefused: whatever in the answer is not exactly right."""
+
+    def close(self) -> None:
+        """Gives the connections back."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from steward import values
+from steward import values, view_values
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -397,6 +397,61 @@ TABLE: tuple[Setting, ...] = (
         "Which tags Butler is told: all, none, or those of a list (`User-Id,Feature`). The ledger keeps all.",
         show=values.shown_tag_names,
     ),
+    Setting(
+        "VIEW_AUTH",
+        values.choice("off", "token", "oidc"),
+        "off",
+        "off, token or oidc",
+        "Who may open bodies in a browser: nobody; who has a token of `steward view-token create`; or whom your own "
+        "OpenID provider knows.",
+    ),
+    Setting("VIEW_HOST", values.host, "127.0.0.1", "host or address", "The address the viewer listens on."),
+    Setting("VIEW_PORT", values.whole(1, 65535), "7681", "port", "The port the viewer listens on."),
+    Setting(
+        "VIEW_URL",
+        view_values.view_url,
+        None,
+        "URL",
+        "Where people reach the viewer: `https://`, or `http://` on loopback. It answers to this host alone, which "
+        "must not be Butler's. Not set: `http://localhost` and VIEW_PORT.",
+    ),
+    Setting(
+        "VIEW_OIDC_ISSUER",
+        view_values.issuer,
+        None,
+        "URL",
+        "Your OpenID provider, exactly as it names itself.",
+        optional=True,
+    ),
+    Setting("VIEW_OIDC_CLIENT_ID", values.text, None, "text", "The viewer's name at that provider.", optional=True),
+    Setting(
+        "VIEW_OIDC_CLIENT_SECRET",
+        values.secret,
+        None,
+        "text",
+        "Its secret there. Not set: a public client, with PKCE alone.",
+        secret=True,
+        optional=True,
+    ),
+    Setting(
+        "VIEW_OIDC_GROUPS",
+        view_values.groups,
+        None,
+        "group=organisation, comma-separated",
+        "Whose bodies a group of the claim `groups` may open; an organisation's id, or `local`. Who is in none of them "
+        "opens nothing.",
+        optional=True,
+        show=view_values.shown_groups,
+    ),
+    Setting(
+        "TLS_CERT_FILE",
+        values.certificate_file,
+        None,
+        "PEM file",
+        "The viewer's certificate. Not set: TLS ends before it, or it stands on loopback.",
+        optional=True,
+    ),
+    Setting("TLS_KEY_FILE", values.existing_file, None, "PEM file", "The certificate's key.", optional=True),
     Setting(
         "KEY_STALE_TTL",
         values.duration(0, 7 * DAY_S),

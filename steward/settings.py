@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from dotenv import dotenv_values
 
@@ -113,6 +114,18 @@ class Settings:
     batch_max_size: int
     export_tags: tuple[str, ...]
     """Names in Title-Case; `*` alone: all leave."""
+    view_auth: Literal["off", "token", "oidc"]
+    view_host: str
+    view_port: int
+    view_url: str
+    """Scheme, host and port, as a browser shows them."""
+    view_oidc_issuer: str | None
+    view_oidc_client_id: str | None
+    view_oidc_client_secret: Secret[str] | None
+    view_oidc_groups: Mapping[str, frozenset[UUID]] | None
+    """A provider's group -> the organisations whose bodies it may open."""
+    tls_cert_file: Path | None
+    tls_key_file: Path | None
     key_stale_ttl_s: float
     key_max_inflight: int
     """Calls that one key may have running in one process; 0: no bound."""
@@ -155,6 +168,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Sett
         warnings.append("POSTGRES_SSLMODE: require encrypts, but does not check who answers; verify-full does")
     origins = {provider: parsed[f"{provider.upper()}_BASE_URL"] for provider in PROVIDERS}
     _check_ports(parsed)
+    _check_view(parsed)
     for provider, origin in origins.items():
         if _is_ourselves(origin, parsed):
             raise SettingError(
@@ -305,6 +319,29 @@ def _check_ports(parsed: Mapping[str, Any]) -> None:
     """Two listeners, two ports."""
     if parsed["OPS_PORT"] and parsed["OPS_PORT"] == parsed["PORT"]:
         raise SettingError("OPS_PORT: the same as PORT")
+    if parsed["VIEW_AUTH"] != "off" and parsed["VIEW_PORT"] in (parsed["PORT"], parsed["OPS_PORT"]):
+        raise SettingError("VIEW_PORT: the same as PORT or OPS_PORT; the viewer has a listener of its own")
+
+
+def _check_view(parsed: dict[str, Any]) -> None:
+    """What the viewer needs to be safe (SECURITY F5), and its address where none is set."""
+    if (parsed["TLS_CERT_FILE"] is None) != (parsed["TLS_KEY_FILE"] is None):
+        missing = "TLS_KEY_FILE" if parsed["TLS_KEY_FILE"] is None else "TLS_CERT_FILE"
+        raise SettingError(f"{missing}: not set; a certificate and its key go together")
+    if parsed["VIEW_URL"] is None:
+        scheme = "http" if parsed["TLS_CERT_FILE"] is None else "https"
+        parsed["VIEW_URL"] = f"{scheme}://localhost:{parsed['VIEW_PORT']}"
+    if parsed["VIEW_AUTH"] == "off":
+        return
+    plain = parsed["VIEW_URL"].startswith("http:")
+    if plain and parsed["TLS_CERT_FILE"] is not None:
+        raise SettingError("VIEW_URL: http://, but TLS_CERT_FILE is set; write https://")
+    if plain and not values.is_loopback(parsed["VIEW_HOST"]):
+        raise SettingError("VIEW_URL: not https://, but VIEW_HOST is not loopback: bodies would cross the network bare")
+    if parsed["VIEW_AUTH"] == "oidc":
+        for name in ("VIEW_OIDC_ISSUER", "VIEW_OIDC_CLIENT_ID", "VIEW_OIDC_GROUPS"):
+            if not parsed[name]:
+                raise SettingError(f"{name}: not set; VIEW_AUTH=oidc needs it")
 
 
 def _check_managed(parsed: Mapping[str, Any]) -> None:

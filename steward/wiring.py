@@ -37,11 +37,13 @@ from steward.ports import (
     ControlPlane,
     Directory,
     EgressLog,
+    IdentityProvider,
     Lane,
     Ledger,
     Outbox,
     Registration,
     Upstream,
+    ViewBook,
 )
 from steward.price import PriceBook, bundled, read_aliases
 from steward.proxy import Stages
@@ -55,6 +57,7 @@ from steward.settings import Settings
 from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
 from steward.values import ALL_TAGS
+from steward.viewing import CALLBACK_PATH, Viewing
 from steward.words import Secret
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ CONNS_A_RELAY = 2
 """One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
 CONNS_FOR_TURNS = 1
 """What tells all processes which of them syncs an organisation; taken once one is registered."""
+CONNS_A_VIEWER = 2
 MAINTENANCE_S = 6 * 3600.0
 MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
@@ -201,12 +205,18 @@ def relay_conns(settings: Settings) -> int:
     """Database connections of one relaying process: its share, or what keys and readiness need."""
     if settings.after_response == "spool":
         return CONNS_A_RELAY
-    return max(1, settings.postgres_max_conns // settings.workers - CONNS_FOR_TURNS)
+    return max(1, (settings.postgres_max_conns - viewer_conns(settings)) // settings.workers - CONNS_FOR_TURNS)
 
 
 def settler_conns(settings: Settings) -> int:
     """Database connections of the settling process: what the relaying ones leave it."""
-    return max(1, settings.postgres_max_conns - CONNS_A_RELAY * settings.workers - CONNS_FOR_TURNS)
+    left = settings.postgres_max_conns - CONNS_A_RELAY * settings.workers - CONNS_FOR_TURNS
+    return max(1, left - viewer_conns(settings))
+
+
+def viewer_conns(settings: Settings) -> int:
+    """Database connections of the viewer's process; none while there is no viewer."""
+    return 0 if settings.view_auth == "off" else CONNS_A_VIEWER
 
 
 def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
@@ -265,6 +275,14 @@ def open_outbox(settings: Settings, undo: ExitStack) -> Outbox:
     engine, _ = open_database(settings)
     undo.callback(engine.dispose)
     return PostgresOutbox(engine)
+
+
+def open_view_book(settings: Settings) -> tuple[ViewBook, Callable[[], None]]:
+    """The viewer's book alone, for its commands, and how to close it."""
+    from steward.adapters.postgres_view_book import PostgresViewBook
+
+    engine, _ = open_database(settings)
+    return PostgresViewBook(engine), engine.dispose
 
 
 def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPlane]:
@@ -622,6 +640,55 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
         clockwork=clockwork,
         close=close,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerServices:
+    """Everything the viewer's process runs on."""
+
+    viewing: Viewing
+    provider: IdentityProvider | None
+    close: Callable[[], None]
+
+
+def build_viewer(settings: Settings) -> ViewerServices:
+    """Puts a viewer together. Connects to nothing yet. Raises SettingError."""
+    from steward.adapters.postgres_directory import PostgresDirectory
+    from steward.adapters.postgres_ledger import PostgresLedger
+    from steward.adapters.postgres_view_book import PostgresViewBook
+
+    engine, keyring = open_database(settings, viewer_conns(settings))
+    directory = PostgresDirectory(engine, keyring)
+    store = open_store(settings.body_store)
+    provider = _identity_provider(settings)
+
+    def close() -> None:
+        if provider is not None:
+            provider.close()
+        if store is not None:
+            store.close()
+        engine.dispose()
+
+    viewing = Viewing(
+        PostgresViewBook(engine),
+        PostgresLedger(engine),
+        lambda row: store,
+        settings.view_oidc_groups,
+        lambda: [each.butler_url for each in directory.registrations() if each.deregistered_at is None],
+    )
+    return ViewerServices(viewing, provider, close)
+
+
+def _identity_provider(settings: Settings) -> IdentityProvider | None:
+    """None where people sign in by token."""
+    if settings.view_auth != "oidc":
+        return None
+    from steward.adapters.oidc import OidcClient, OidcProvider
+
+    callback = f"{settings.view_url}{CALLBACK_PATH}"
+    issuer = settings.view_oidc_issuer or ""
+    client = OidcClient(issuer, settings.view_oidc_client_id or "", settings.view_oidc_client_secret, callback)
+    return OidcProvider(client, _tls(settings), _proxy_towards(issuer, settings))
 
 
 def open_prices(settings: Settings) -> PriceFeed:

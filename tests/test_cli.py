@@ -122,6 +122,7 @@ COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
     *(("register",), ("orgs",), ("deregister",)),
+    *(("view-token",), ("view-token", "create"), ("view-token", "list"), ("view-token", "revoke"), ("view-audit",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
     *(("export",), ("export", "backfill"), ("export", "resend"), ("config",), ("demo",), ("version",)),
     *(("butler",), ("butler", "serve"), ("butler", "migrate"), ("butler", "create-admin")),
@@ -143,7 +144,7 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
     named = re.findall(
-        r"\bsteward ([a-z]+(?: (?:create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill"
+        r"\bsteward ([a-z-]+(?: (?:create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill"
         r"|resend|serve|migrate)\b)?)",
         examples,
     )
@@ -153,7 +154,7 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
 
 
 def test_the_list_of_commands_is_whole() -> None:
-    listed = re.findall(r"^    ([a-z]+)(?: |$)", helped()[()].out, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+)(?: |$)", helped()[()].out, re.MULTILINE)
     assert {words[0] for words in COMMANDS if words} == set(listed)
 
 
@@ -343,9 +344,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0005.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0005).\n")
-    assert json.loads(as_json.out) == {"before": "0005", "after": "0005"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0006.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0006).\n")
+    assert json.loads(as_json.out) == {"before": "0006", "after": "0006"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -353,7 +354,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0005"}, {"before": "0005", "after": "0005"}]
+    assert answers == [{"before": None, "after": "0006"}, {"before": "0006", "after": "0006"}]
 
 
 # register

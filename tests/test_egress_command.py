@@ -73,8 +73,18 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
         ({"BODY_STORE_URL": "gs://bucket/prefix"}, [("bodies", "storage.googleapis.com", 443), *GOOGLE_ROLE]),
         ({"PRICING_REMOTE_URL": "https://prices.example/all.json"}, [("prices", "prices.example", 443)]),
         ({"HTTPS_PROXY": "http://anna:secret@proxy.internal:3128"}, [("proxy", "proxy.internal", 3128)]),
+        (
+            {
+                "VIEW_AUTH": "oidc",
+                "VIEW_OIDC_ISSUER": "https://login.example/t",
+                "VIEW_OIDC_CLIENT_ID": "viewer",
+                "VIEW_OIDC_GROUPS": "readers=local",
+            },
+            [("sign-in", "login.example", 443)],
+        ),
+        ({"VIEW_OIDC_ISSUER": "https://login.example/t"}, []),
     ],
-    ids=["files", "s3", "s3-region", "s3-china", "gcs", "prices", "proxy"],
+    ids=["files", "s3", "s3-region", "s3-china", "gcs", "prices", "proxy", "sign-in", "no sign-in"],
 )
 def test_each_setting_adds_what_it_needs(given: dict[str, str], expected: list[tuple[str, str, int]]) -> None:
     assert [each[:3] for each in found(POSTGRES_HOST="/run/postgresql", **given)] == [

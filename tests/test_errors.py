@@ -47,7 +47,7 @@ def test_what_asks_to_try_again_says_when() -> None:
 
 def test_an_outage_is_never_a_401() -> None:
     assert {kind.__name__ for kind in TREE if kind.status == 401} == {"MissingKey", "InvalidKey", "RevokedKey"}
-    assert {kind.__name__ for kind in TREE if kind.status == 403} == set()
+    assert {kind.__name__ for kind in TREE if kind.status == 403} == {"ViewFault", "SignInRefused"}
 
 
 def test_an_error_may_carry_another_sentence_of_ours() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steward.destination import S3Destination
 from steward.errors import SettingError
-from steward.exchange import Origin
+from steward.exchange import LOCAL_ORG, Origin
 from steward.setting_table import TABLE
 from steward.settings import Settings, default_sslmode, describe, load
 
@@ -104,6 +104,18 @@ WRONG = [
     ("BATCH_MAX_SIZE", "501"),
     ("EXPORT_TAGS", "User-Id,CANARY CANARY"),
     ("EXPORT_TAGS", ","),
+    ("VIEW_AUTH", "CANARY"),
+    ("VIEW_HOST", "CANARY:7681"),
+    ("VIEW_PORT", "0"),
+    ("VIEW_URL", "http://CANARY.example.com"),
+    ("VIEW_URL", "https://view.example.com/CANARY"),
+    ("VIEW_OIDC_ISSUER", "http://CANARY.example.com"),
+    ("VIEW_OIDC_CLIENT_ID", "CANARY\n"),
+    ("VIEW_OIDC_CLIENT_SECRET", "CANARY\udcff"),
+    ("VIEW_OIDC_GROUPS", "CANARY"),
+    ("VIEW_OIDC_GROUPS", "readers=CANARY"),
+    ("TLS_CERT_FILE", "/CANARY"),
+    ("TLS_KEY_FILE", "/CANARY"),
     ("KEY_STALE_TTL", "forever"),
     ("KEY_MAX_INFLIGHT", "-1"),
     ("MAX_CONNECTIONS", "0"),
@@ -428,3 +440,57 @@ def _outcome(environ: dict[str, str]) -> Settings | str:
         return load(environ, None)
     except SettingError as refused:
         return refused.message
+
+
+OIDC = {
+    "VIEW_AUTH": "oidc",
+    "VIEW_URL": "https://view.example.com",
+    "VIEW_OIDC_ISSUER": "https://login.example.com",
+    "VIEW_OIDC_CLIENT_ID": "viewer",
+    "VIEW_OIDC_GROUPS": "readers=local",
+}
+
+
+def test_the_viewer_is_off_and_on_loopback_until_it_is_set() -> None:
+    settings = load({}, None)
+    assert (settings.view_auth, settings.view_host, settings.view_port) == ("off", "127.0.0.1", 7681)
+    assert settings.view_url == "http://localhost:7681"
+    assert load({"VIEW_AUTH": "token", "VIEW_PORT": "9000"}, None).view_url == "http://localhost:9000"
+
+
+def test_who_signs_in_elsewhere_is_set_whole() -> None:
+    settings = load(OIDC, None)
+    assert settings.view_oidc_groups == {"readers": frozenset({LOCAL_ORG})}
+    for name in ("VIEW_OIDC_ISSUER", "VIEW_OIDC_CLIENT_ID", "VIEW_OIDC_GROUPS"):
+        with pytest.raises(SettingError, match=rf"^{name}: "):
+            load({**OIDC, name: ""}, None)
+    assert load({**OIDC, "VIEW_OIDC_CLIENT_SECRET": "s3"}, None).view_oidc_client_secret is not None
+
+
+NOT_SAFE = [
+    ({"VIEW_AUTH": "token", "VIEW_HOST": "0.0.0.0"}, "VIEW_URL"),
+    ({"VIEW_AUTH": "token", "VIEW_HOST": "10.0.0.5", "VIEW_URL": "http://localhost:7681"}, "VIEW_URL"),
+    ({"VIEW_AUTH": "token", "PORT": "7681"}, "VIEW_PORT"),
+    ({"VIEW_AUTH": "token", "OPS_PORT": "7681"}, "VIEW_PORT"),
+]
+
+
+@pytest.mark.parametrize(("environ", "name"), NOT_SAFE)
+def test_a_viewer_that_would_not_be_safe_is_refused(environ: dict[str, str], name: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name}: "):
+        load(environ, None)
+    assert load({**environ, "VIEW_AUTH": "off"}, None).view_auth == "off"
+
+
+def test_a_certificate_and_its_key_go_together(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text("-----BEGIN CERTIFICATE-----")
+    key.touch()
+    with pytest.raises(SettingError, match=r"^TLS_KEY_FILE: "):
+        load({"TLS_CERT_FILE": str(cert)}, None)
+    with pytest.raises(SettingError, match=r"^TLS_CERT_FILE: "):
+        load({"TLS_KEY_FILE": str(key)}, None)
+    both = {"TLS_CERT_FILE": str(cert), "TLS_KEY_FILE": str(key), "VIEW_AUTH": "token", "VIEW_HOST": "0.0.0.0"}
+    assert load(both, None).view_url == "https://localhost:7681"
+    with pytest.raises(SettingError, match=r"^VIEW_URL: "):
+        load({**both, "VIEW_URL": "http://localhost:7681"}, None)

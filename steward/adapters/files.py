@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from steward.body_object import key_facts, place
 from steward.destination import FilesDestination
-from steward.errors import BodyNotFound, StoreRefused, StoreUnavailable
+from steward.errors import BodyNotFound, BodyTooLarge, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, StoredObject
 from steward.uploads import put_all
@@ -64,14 +64,17 @@ class FilesBodyStore:
         batches = [puts[at : at + AT_ONCE] for at in range(0, len(puts), AT_ONCE)]
         return [result for batch in batches for result in self._put_batch(batch)]
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
         parts = place("", key).split("/")
         try:
             with self._opened(parts[:-1], make=False) as folder:
                 handle = os.open(parts[-1], _READ, dir_fd=folder)
                 with open(handle, "rb") as file:
-                    if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    found = os.fstat(handle)
+                    if not stat.S_ISREG(found.st_mode):
                         raise StoreRefused
+                    if most_bytes is not None and found.st_size > most_bytes:
+                        raise BodyTooLarge
                     return file.read()
         except FileNotFoundError:
             raise BodyNotFound from None

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from steward.body_object import key_facts, place
 from steward.destination import Anonymous, GcsDestination, GoogleServiceAccount
-from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
+from steward.errors import BodyNotFound, BodyTooLarge, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, StoredObject
 from steward.uploads import put_all
@@ -67,12 +67,15 @@ class GcsBodyStore:
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
         return put_all(self._put, puts, PARALLEL, "body-gcs")
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
         name = place(self._to.prefix, key)
+        end = most_bytes  # a range names its last octet: one more than may be had
         try:
-            octets: bytes = self._blob(name).download_as_bytes(raw_download=True, **self._bounds())
+            octets: bytes = self._blob(name).download_as_bytes(raw_download=True, end=end, **self._bounds())
         except Exception as exc:
             raise _fault(exc) from exc
+        if most_bytes is not None and len(octets) > most_bytes:
+            raise BodyTooLarge
         return octets
 
     def delete(self, key: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from steward.body_object import key_facts, place
-from steward.errors import BodyNotFound, StoreRefused, StoreUnavailable
+from steward.errors import BodyNotFound, BodyTooLarge, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, StoredObject
 
@@ -29,13 +29,16 @@ class MemoryBodyStore:
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
         return [self._put(put) for put in puts]
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
         place("", key)
         self._meet_fault()
         try:
-            return self.objects[key]
+            octets = self.objects[key]
         except KeyError:
             raise BodyNotFound from None
+        if most_bytes is not None and len(octets) > most_bytes:
+            raise BodyTooLarge
+        return octets
 
     def delete(self, key: str) -> None:
         place("", key)

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from steward.body_object import key_facts, place
 from steward.destination import HostRole, S3Destination
-from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
+from steward.errors import BodyNotFound, BodyTooLarge, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, Source, StoredObject
 from steward.uploads import put_all
@@ -74,10 +74,16 @@ class S3BodyStore:
     def put_many(self, puts: Sequence[Put]) -> list[PutResult]:
         return put_all(self._put, puts, PARALLEL, "body-s3")
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
         where = self._where(key)
         try:
-            octets: bytes = self._client().get_object(**where)["Body"].read()
+            got = self._client().get_object(**where)
+            with contextlib.closing(got["Body"]) as body:
+                if most_bytes is not None and got["ContentLength"] > most_bytes:
+                    raise BodyTooLarge
+                octets: bytes = body.read()
+        except BodyTooLarge:
+            raise
         except Exception as exc:
             raise _fault(exc) from exc
         return octets

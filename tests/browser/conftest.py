@@ -1,18 +1,21 @@
-"""Fixtures: Chromium, a Butler that listens, and a person's window on it that must stay quiet.
+"""A real Chromium for the tests of a module, and a Butler to look at.
 
-Everything here lives as long as one file of tests: Playwright's loop runs in this thread, and no other test must meet it.
+Missing, the tests are skipped and say so; where `CI` is set they fail. It is started for each module and ended with it:
+Playwright keeps an event loop running in the thread that started it, and no other test could run its own there.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import uvicorn
@@ -26,22 +29,61 @@ from tests.servers.butler import _TEMPLATE, PASSWORD, bench_over
 from tests.servers.postgres import _database
 from tests.servers.waiting import eventually
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
+PLACES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+"""What the run looked like; kept for whoever wants to see it."""
+
+NewPage = Callable[..., Page]
+
+
+def chromium() -> str | None:
+    """Where this machine has one."""
+    return next((found for name in PLACES if (found := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Headless, without a sandbox where root runs the tests."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None and os.environ.get("CI") != "true":
-        pytest.skip("Chromium was not found; install with: apt-get install chromium")
-    assert found is not None, "CI has Chromium: make tools"
-    apart = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+def browser() -> Iterator[Browser]:
+    """One browser for a module's tests."""
+    found = chromium()
+    if found is None:
+        words = "no Chromium is installed (make tools, or: apt-get install chromium); nothing was tried in a browser"
+        assert not os.environ.get("CI"), words
+        pytest.skip(words)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=apart)
-        yield browser
-        browser.close()
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[NewPage]:
+    """Pages with nothing in common: `new_page(width=360, dark=True)`."""
+    with ExitStack() as undo:
+
+        def made(width: int = 1280, height: int = 900, dark: bool = False, **options: object) -> Page:
+            context = browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if dark else "light",
+                **options,  # type: ignore[arg-type]
+            )
+            undo.callback(context.close)
+            context.set_default_timeout(15_000)
+            return context.new_page()
+
+        yield made
+
+
+@pytest.fixture
+def screenshot(request: pytest.FixtureRequest) -> Callable[[Page, str], Path]:
+    """Keeps what a page looks like: `screenshot(page, "sign-in-360-dark")`."""
+
+    def kept(page: Page, name: str) -> Path:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        path = SCREENSHOTS / f"{re.sub(r'[^a-z0-9-]+', '-', name.lower())}.png"
+        page.screenshot(path=path, full_page=True)
+        return path
+
+    return kept
 
 
 @dataclass
@@ -60,11 +102,11 @@ def site(butler_server: LocalPostgres) -> Iterator[Site]:
         acme, other = bench.tenant("acme"), bench.tenant("other")
         day = seed(bench.services, acme.owner, acme.bearer, bench.clock(), 900, days=2)
         app = create_butler(bench.services)
-        with _listening(app) as port:
+        with _Listening(app) as port:
             yield Site(f"http://127.0.0.1:{port}", House(bench, app, acme, other, day))
 
 
-class _listening:
+class _Listening:
     """uvicorn in a thread, on a socket that is there before it."""
 
     def __init__(self, app: Any) -> None:
@@ -127,13 +169,13 @@ class Window:
 class Windows:
     """Opens windows, and asks at the end of each test whether all of them were quiet."""
 
-    chromium: Browser
+    browser: Browser
     site: Site
     opened: list[Window] = field(default_factory=list)
 
     def open(self, width: int = 1440, height: int = 900, **options: Any) -> Window:
         """A window of that size, with no cookie in it."""
-        context = self.chromium.new_context(viewport={"width": width, "height": height}, **options)
+        context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(15_000)
         window = Window(self.site, context, context.new_page())
         self.opened.append(window)
@@ -141,9 +183,9 @@ class Windows:
 
 
 @pytest.fixture
-def windows(chromium: Browser, site: Site) -> Iterator[Windows]:
+def windows(browser: Browser, site: Site) -> Iterator[Windows]:
     """Quiet ones: no console error, no error of a script, no foreign host."""
-    opener = Windows(chromium, site)
+    opener = Windows(browser, site)
     yield opener
     wrong = [each for window in opener.opened for each in window.wrong]
     for window in opener.opened:

@@ -19,7 +19,7 @@ from steward.adapters.gcs import GcsBodyStore
 from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.adapters.s3 import S3BodyStore
 from steward.destination import FilesDestination
-from steward.errors import BodyNotFound
+from steward.errors import BodyNotFound, BodyTooLarge
 from steward.ports import BodyStore, Put
 
 KEY = "0192f0c1-0000-7000-8000-000000000001/2026-11-20/0192f0c1-0000-7000-8000-000000000002.json.gz"
@@ -69,6 +69,18 @@ def test_what_was_put_is_got_octet_for_octet(store: BodyStore) -> None:
     assert result.ref.url.endswith(KEY)
     assert (result.ref.sha256, result.ref.size_bytes) == (hashlib.sha256(octets).hexdigest(), len(octets))
     assert store.get(KEY) == octets
+
+
+def test_no_more_is_read_than_was_asked_for(store: BodyStore) -> None:
+    octets = bytes(range(256)) * 40
+    store.put_many([put(octets)])
+    for enough in (len(octets), len(octets) + 1, None):
+        assert store.get(KEY, enough) == octets
+    for less in (len(octets) - 1, 1):
+        with pytest.raises(BodyTooLarge):
+            store.get(KEY, less)
+    with pytest.raises(BodyNotFound):
+        store.get(KEY.replace("0002.json", "0003.json"), 1)
 
 
 def test_a_file_is_read_from_its_start_and_left_open(store: BodyStore) -> None:

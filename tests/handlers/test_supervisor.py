@@ -49,7 +49,7 @@ def child(kind, index):
             signal.pause()
         say(kind, index, "ends")
         return 0
-    return Child(run, index, settles=kind == "settler")
+    return Child(run, index, settles=kind == "settler", views=kind == "viewer")
 
 if "forks" in kinds:
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: as PID 1, it inherits those whose parent is gone
@@ -127,15 +127,15 @@ def test_the_settling_process_is_told_once_all_others_have_ended(
 
 
 def test_what_dies_is_restarted_and_said(family: Callable[..., Family]) -> None:
-    running = family("relay settler")
-    for kind in ("relay", "settler"):
+    running = family("relay viewer settler")
+    for kind in ("relay", "viewer", "settler"):
         running.waits_for(f"{kind} ")
         eventually(lambda kind=kind: len(running.pids(kind)) == 1, WITHIN_S)  # type: ignore[misc]
         os.kill(running.pids(kind)[0], signal.SIGKILL)
         eventually(lambda kind=kind: len(running.pids(kind)) == 2, WITHIN_S)  # type: ignore[misc]
     running.tell()
     running.ends()
-    assert running.log().count('"worker_died"') == running.log().count('"settler_died"') == 1
+    assert [running.log().count(f'"{word}_died"') for word in ("worker", "viewer", "settler")] == [1, 1, 1]
     assert '"status":-9' in running.log()
 
 
