@@ -219,3 +219,13 @@ def visible(text: str, width: int) -> str:
     """Text that a terminal takes for text, cut to a width."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text)
     return clean if len(clean) <= width else clean[: width - 3] + "..."
+
+
+def dashboard(url: str, email: str, password: str) -> str:
+    """Where to look, and with what."""
+    return f"\nThe dashboard:\n  {url}\n  e-mail    {email}\n  password  {password}\n"
+
+
+def viewer(url: str, token: str) -> str:
+    """Where bodies are opened: inside, never by the dashboard."""
+    return f"\nThe viewer, where `open body` leads; it takes this token:\n  {url}\n  {token}\n"
