@@ -72,6 +72,7 @@ _COMMAND_EXAMPLES = {
     "tail": ("steward egress tail -n 50", "steward egress tail --follow", "steward egress tail -n 1 --content"),
     "verify": ("steward egress verify", "steward egress verify --json"),
     "backfill": ("steward export backfill --since 30d", "steward export backfill --since 2026-11-01 --json"),
+    "resend": ("steward export resend --since 7d", "steward export resend --since 7d --json"),
     "schema": ("steward egress schema > what-may-leave.json",),
     "hosts": ("steward egress hosts", "steward egress hosts --json"),
     "config": ("steward config", "steward config --json"),
@@ -95,6 +96,7 @@ examples:
 _EXPORT_EXAMPLES = """\
 examples:
   steward export backfill --since 30d      calls of before the registration go out too
+  steward export resend --since 7d         rows that were set aside are tried again
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -262,8 +264,10 @@ def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     actions = export.add_subparsers(title="actions", metavar="ACTION", required=True)
     backfill = _command(actions, "backfill", "Let calls of before the registration go out too.", _export_backfill)
-    backfill.add_argument("--since", type=_since, required=True, metavar="T", help="a date, a time, or an age (30d)")
-    backfill.add_argument("--json", action="store_true", help="print JSON")
+    resend = _command(actions, "resend", "Try rows again that were set aside.", _export_resend)
+    for parser in (backfill, resend):
+        parser.add_argument("--since", type=_since, required=True, metavar="T", help="a date, a time, or an age (30d)")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _command(
@@ -480,6 +484,14 @@ def _export_backfill(arguments: argparse.Namespace, settings: Settings) -> int:
 
     with ExitStack() as undo:
         return backfill(open_outbox(settings, undo), arguments.since, arguments.json)
+
+
+def _export_resend(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward.export_command import resend
+    from steward.wiring import open_outbox
+
+    with ExitStack() as undo:
+        return resend(open_outbox(settings, undo), arguments.since, arguments.json)
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -129,6 +129,11 @@ class Fanout(Generic[T]):
             self._changed.wait_for(lambda: self._ends > ends or not self._running(), self.patience_s)
             return self._running() > 0 or bool(self._due(items))
 
+    def runs(self, key: UUID) -> bool:
+        """Whether its work is under way."""
+        with self._changed:
+            return key in self._turns and self._turns[key].running
+
     def finish(self, within_s: float) -> bool:
         """Waits for those that run; whether all ended."""
         with self._changed:

@@ -76,7 +76,7 @@ def allowed_hosts(settings: Settings, registered: Sequence[Registration] | None 
         *_proxy(settings),
         *_bodies(settings.body_store),
         *_prices(settings),
-        *_butlers(registered),
+        *_butlers(settings, registered),
     ]
 
 
@@ -87,13 +87,16 @@ def _database(settings: Settings) -> Iterator[Host]:
 
 def _providers(settings: Settings) -> Iterator[Host]:
     """Straight, or through the egress proxy unless `NO_PROXY` names them."""
-    through = "" if settings.https_proxy is None else ", through HTTPS_PROXY unless NO_PROXY names it"
     for name, each in settings.origins.items():
-        yield Host(name, each.host, each.port, f"{name.upper()}_BASE_URL{through}")
+        yield Host(name, each.host, each.port, f"{name.upper()}_BASE_URL{_through(settings)}")
+
+
+def _through(settings: Settings) -> str:
+    return "" if settings.https_proxy is None else ", through HTTPS_PROXY unless NO_PROXY names it"
 
 
 def _proxy(settings: Settings) -> Iterator[Host]:
-    """Providers are then reached through it, but for those that `NO_PROXY` names."""
+    """Providers and Butlers are then reached through it, but for those that `NO_PROXY` names."""
     if settings.https_proxy is not None:
         proxy = urlsplit(settings.https_proxy.reveal())
         yield Host("proxy", proxy.hostname or "", proxy.port or 80, "HTTPS_PROXY")
@@ -150,14 +153,15 @@ def _prices(settings: Settings) -> Iterator[Host]:
         yield Host("prices", parts.hostname or "", port, "PRICING_REMOTE_URL")
 
 
-def _butlers(registered: Sequence[Registration] | None) -> list[Host]:
+def _butlers(settings: Settings, registered: Sequence[Registration] | None) -> list[Host]:
     """Those that are told something: who was deregistered is not."""
+    decided = f"steward register{_through(settings)}"
     if registered is None:
-        return [Host("butler", UNKNOWN_BUTLERS, 443, "steward register")]
+        return [Host("butler", UNKNOWN_BUTLERS, 443, decided)]
     urls = sorted({each.butler_url for each in registered if each.deregistered_at is None})
     parts = [urlsplit(url) for url in urls]
     addresses = {(each.hostname or "", each.port or (443 if each.scheme == "https" else 80)) for each in parts}
-    return [Host("butler", host, port, "steward register") for host, port in sorted(addresses)]
+    return [Host("butler", host, port, decided) for host, port in sorted(addresses)]
 
 
 def _table(found: Iterable[Host]) -> str:

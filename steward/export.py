@@ -119,6 +119,7 @@ class Exporter:
     def run_once(self) -> bool:
         """A batch for each registration that is due; True when more waits. Raises LedgerFault."""
         known = [each for each in self._directory.registrations() if each.deregistered_at is None]
+        self._hang_up({each.id for each in known})
         if not known:
             if not self._said_alone:
                 log.say("nothing_registered")
@@ -140,6 +141,11 @@ class Exporter:
         if self._turns.finish(within_s):
             for line in self._lines.values():
                 line.butler.close()
+
+    def _hang_up(self, known: set[UUID]) -> None:
+        """On those that are registered no more."""
+        for gone in [key for key in self._lines if key not in known and not self._turns.runs(key)]:
+            self._lines.pop(gone).butler.close()
 
     def _look(self, lanes: Sequence[Lane]) -> None:
         told = [self._outbox.waiting(lane, self._limits.count) for lane in lanes]

@@ -416,6 +416,9 @@ class Outbox(Protocol):
         Call it until it is 0. None: there is not exactly one registration.
         """
 
+    def resend(self, since: datetime, limit: int) -> int:
+        """Rows of this time and later that were set aside wait again; how many, at most `limit`."""
+
 
 @dataclass(frozen=True, slots=True)
 class BodyRow:

@@ -123,7 +123,7 @@ COMMANDS = (
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
     *(("register",), ("orgs",), ("deregister",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
-    *(("export",), ("export", "backfill"), ("config",), ("demo",), ("version",)),
+    *(("export",), ("export", "backfill"), ("export", "resend"), ("config",), ("demo",), ("version",)),
 )
 
 
@@ -142,7 +142,7 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
     named = re.findall(
-        r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill)\b)?)",
+        r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend)\b)?)",
         examples,
     )
     assert named

@@ -207,6 +207,7 @@ def test_who_hangs_keeps_one_place_and_nobody_waits_for_him() -> None:
     eventually(lambda: many.step() or [many.runs[key] for key in many.keys[1:]] == [6, 6])
     assert many.runs[slow] == 1
     assert not many.fanout.finish(0.01)
+    assert [many.fanout.runs(key) for key in many.keys] == [True, False, False]
     many.gate[slow].set()
     assert many.fanout.finish(10)
 

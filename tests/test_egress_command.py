@@ -32,7 +32,8 @@ GOOGLE_ROLE += [("role", "sts.googleapis.com", 443), ("role", "iamcredentials.go
 def found(**given: str) -> list[tuple[str, str, int | None, str]]:
     """What these settings allow, but for the providers' own addresses."""
     everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings(**given))]
-    assert everything[-1] == BUTLER
+    through = ", through HTTPS_PROXY unless NO_PROXY names it" if "HTTPS_PROXY" in given else ""
+    assert everything[-1] == (*BUTLER[:3], BUTLER[3] + through)
     return [each for each in everything[:-1] if each[0] not in {name for name, *_ in PROVIDERS}]
 
 

@@ -33,6 +33,16 @@ BAD = "bad"
 """The model of a record that this Butler refuses."""
 
 
+class Line(HttpButler):
+    """Knows whether it was closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
 @dataclass
 class House:
     """A Steward's export, some registrations and their Butler."""
@@ -43,6 +53,7 @@ class House:
     rules: ExportRules = RULES
     limits: ExportLimits = LIMITS
     made: list[Exporter] = field(default_factory=list)
+    opened: list[Line] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.outbox = MemoryOutbox(self.ledger, self.directory)
@@ -56,7 +67,8 @@ class House:
         return self.made[-1]
 
     def open(self, registration: Registration, token: Secret[str]) -> ControlPlane:
-        return HttpButler(registration.butler_url, token, deadline_s=5)
+        self.opened.append(Line(registration.butler_url, token, deadline_s=5))
+        return self.opened[-1]
 
     def register(self, number: int = 0) -> Registration:
         who = self.butler.organisations[number]
@@ -180,6 +192,7 @@ def test_a_deregistered_one_is_sent_nothing_and_a_new_token_is_used(house: House
     calls = len(house.butler.heard)
     house.run(2)
     assert len(house.butler.heard) == calls
+    assert [each.closed for each in house.opened] == [True], "nobody is kept on the line"
     house.butler.organisations[0].token = "mdm_st_new" + "t" * 32
     house.register()
     house.run()

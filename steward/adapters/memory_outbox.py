@@ -108,6 +108,15 @@ class MemoryOutbox(Outbox):
                 self._of(row).state = None
         return len(old)
 
+    def resend(self, since: datetime, limit: int) -> int:
+        first = UUID(int=max(0, int(since.timestamp() * 1000)) << 80)
+        with self._lock:
+            rows = [row for row in self._ledger.all_rows() if row.record.id >= first]
+            aside = [told for row in rows if (told := self._of(row)).state == "set_aside"][:limit]
+            for told in aside:
+                told.exported_revision, told.state, told.code = told.exported_revision - 1, None, None
+        return len(aside)
+
     def state(self, row_id: UUID) -> tuple[int, str | None, str | None]:
         """The newest revision that was dealt with, and how: state and code."""
         told = self._told.get(row_id, _Told())

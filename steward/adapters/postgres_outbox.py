@@ -1,7 +1,7 @@
 """The ledger's rows that Butler has not yet: claimed, marked, set aside and released in single statements.
 
 Refuses rows of a registration that is no more, and to send calls of keys made inside anywhere but to the only one.
-Every statement but the one that keeps local rows local names the organisation.
+Every statement names the organisation, but for two of a person inside, who means all (`LOWER`, `RESEND`).
 """
 # ruff: noqa: S608 - statements are put together from the constants of this file alone
 
@@ -118,11 +118,20 @@ BACKFILL: Final = """
     UPDATE llm_requests AS t SET export_state = NULL FROM old WHERE t.id = old.id AND t.org_id = :org_id
 """
 
+RESEND: Final = """
+    WITH aside AS (
+        SELECT id FROM llm_requests WHERE id >= :first AND export_state = 'set_aside'
+        ORDER BY id LIMIT :limit FOR UPDATE
+    )
+    UPDATE llm_requests AS t SET exported_revision = t.exported_revision - 1, export_state = NULL, export_code = NULL
+    FROM aside WHERE t.id = aside.id
+"""
+
 _OFF: Final = ("enable_sort", "enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
 _INDEX: Final = text("SELECT " + ", ".join(f"set_config('{name}', 'off', true)" for name in _OFF))
 _CLAIM, _CLAIM_LOCAL, _WAITING, _WAITING_LOCAL = text(CLAIM), text(CLAIM_LOCAL), text(WAITING), text(WAITING_LOCAL)
 _MARK, _SET_ASIDE, _RELEASE = text(MARK), text(SET_ASIDE), text(RELEASE)
-_KEEP_LOCAL, _LOWER, _BACKFILL = text(KEEP_LOCAL), text(LOWER), text(BACKFILL)
+_KEEP_LOCAL, _LOWER, _BACKFILL, _RESEND = text(KEEP_LOCAL), text(LOWER), text(BACKFILL), text(RESEND)
 
 
 class PostgresOutbox(Outbox):
@@ -171,13 +180,23 @@ class PostgresOutbox(Outbox):
             return connection.execute(_KEEP_LOCAL, facts).rowcount
 
     def backfill(self, since: datetime, limit: int) -> int | None:
-        first = UUID(int=max(0, int(since.astimezone(UTC).timestamp() * 1000)) << 80)
+        first = _first_id(since)
         with mapped(), self._engine.begin() as connection:
             if connection.execute(_LOWER, {"first": first}).one_or_none() is None:
                 return None
             _by_index(connection)
             facts = {"first": first, "org_id": LOCAL_ORG, "limit": limit}
             return connection.execute(_BACKFILL, facts).rowcount
+
+    def resend(self, since: datetime, limit: int) -> int:
+        with mapped(), self._engine.begin() as connection:
+            _by_index(connection)
+            return connection.execute(_RESEND, {"first": _first_id(since), "limit": limit}).rowcount
+
+
+def _first_id(since: datetime) -> UUID:
+    """Ids carry the time of the call, in milliseconds."""
+    return UUID(int=max(0, int(since.astimezone(UTC).timestamp() * 1000)) << 80)
 
 
 def _whose(lane: Lane) -> dict[str, object]:

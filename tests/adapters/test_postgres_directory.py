@@ -20,9 +20,9 @@ from tests.contracts.records import ORG
 from tests.contracts.test_directory import a_hash
 from tests.servers.postgres import Database
 
-WITHOUT_ORGANISATION = {"FIND_KEY", "CHANGED_KEYS", "CONFIRM_KEYS", "REGISTRATIONS", "LOWER"}
+WITHOUT_ORGANISATION = {"FIND_KEY", "CHANGED_KEYS", "CONFIRM_KEYS", "REGISTRATIONS", "LOWER", "RESEND"}
 """They list the organisations, find out whose a key is (a look-up by hash, and the poll over all that is cached), or
-hold of the only one there is."""
+are asked for by a person inside, who means all."""
 
 
 def statements() -> dict[str, str]:

@@ -148,6 +148,21 @@ def test_what_is_set_aside_is_tried_again_when_it_changes(house: House) -> None:
     assert house.state(record.id) == (2, None, None)
 
 
+def test_what_was_set_aside_waits_again_when_a_person_asks(house: House) -> None:
+    mine, other = house.register("One"), house.register("Other")
+    made = [*house.rows(mine, 3), *house.rows(other, 1)]
+    for owner in (mine, other):
+        aside = [
+            SetAside(row, revision, "butler_rejected")
+            for row, revision in pairs(house.outbox.claim(lane(owner), 2, 0.0))
+        ]
+        house.outbox.set_aside(lane(owner), aside)
+    assert house.outbox.resend(datetime.now(UTC) + timedelta(hours=1), 9) == 0
+    assert [house.outbox.resend(datetime.now(UTC) - timedelta(hours=1), 2) for _ in range(3)] == [2, 1, 0]
+    assert [house.state(record.id) for record in made] == [(0, None, None)] * 4
+    assert len(house.outbox.claim(lane(mine), 9, LEASE_S)) == 3
+
+
 def test_a_late_no_does_not_undo_a_yes(house: House) -> None:
     mine = house.register()
     (record,) = house.rows(mine, 1)
