@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from steward.body_object import key_facts, place
-from steward.destination import HostRole, S3Destination
+from steward.destination import HostRole, S3Destination, is_region, is_s3_bucket
 from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, Source, StoredObject
@@ -38,11 +38,6 @@ MULTIPART_BYTES: Final = 100 << 20
 """Larger objects go up in parts, so that a broken connection costs one of them."""
 PART_BYTES: Final = 16 << 20
 
-_BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
-_NOT_BUCKETS: Final = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
-"""Ends of names that are not buckets but doors to them, perhaps another account's.
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
-_REGION: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 
 _PASSING: Final = frozenset(
@@ -56,9 +51,9 @@ class S3BodyStore:
 
     def __init__(self, destination: S3Destination, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         """Raises ValueError for a bucket, region or address that is not exactly one; SettingError without boto3."""
-        if not _BUCKET.fullmatch(destination.bucket) or destination.bucket.endswith(_NOT_BUCKETS):
+        if not is_s3_bucket(destination.bucket):
             raise ValueError("an S3 bucket is named by its plain name")
-        if destination.region is not None and not _REGION.fullmatch(destination.region):
+        if destination.region is not None and not is_region(destination.region):
             raise ValueError("an S3 region is a plain word")
         if destination.endpoint is not None and not _is_address(destination.endpoint):
             raise ValueError("an S3 endpoint is http(s)://host[:port][/path]")

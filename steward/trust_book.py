@@ -1,0 +1,63 @@
+"""The part of the directory that keeps what Butler wants and what a person inside approved: a Protocol and no more.
+
+Every method raises LedgerUnavailable when the database cannot say, SchemaTooOld when the tables are missing. What is
+a tenant's takes the organisation; only the poll of the stores, and the lists for operators, read over all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from steward.sent import KeptConfig, Pending, ProviderKey, SentProviderKey, StorageConfig
+from steward.words import Secret
+
+if TYPE_CHECKING:
+    from steward.ports import Registration
+
+
+class TrustBook(Protocol):
+    """Storage configs, provider keys and approvals."""
+
+    def replace_storage_configs(self, registration: Registration, configs: Sequence[StorageConfig]) -> None:
+        """The whole set for the registration's organisation, in one transaction: who is not in it has none any more.
+
+        Idempotent. A row whose owner is the organisation and not the registration's is refused, alone. The last one of
+        an owner that was in force is kept beside a new one that is not. Within TRUST_WINDOW what policy pins is
+        approved as it arrives.
+        """
+
+    def replace_provider_keys(self, registration: Registration, keys: Sequence[SentProviderKey]) -> None:
+        """The whole set for the organisation, as above. Where a local key is kept, Butler's is not stored."""
+
+    def storage_mark(self) -> str:
+        """A word that changes whenever `kept_configs` may answer otherwise. Cheap: asked every few seconds."""
+
+    def kept_configs(self) -> list[KeptConfig]:
+        """All configs of all organisations that open under their own facts; a row that was tampered with is said and
+        left out, and so is an approval whose MAC is not ours."""
+
+    def pending_approvals(self, org_id: UUID | None = None) -> list[Pending]:
+        """What is not in force and why, of one organisation or of all: storage first, oldest first."""
+
+    def approve(self, fingerprint: str, by: str) -> Pending | None:
+        """Approves what waits under this fingerprint; None when nothing does. Safe to repeat.
+
+        `by`: who did it, for the record. Raises LedgerFault for what no approval can help (`Pending.approvable`).
+        """
+
+    def provider_keys(self, org_id: UUID | None = None) -> list[ProviderKey]:
+        """The keys that are kept for jobs, by organisation and provider."""
+
+    def set_provider_key(self, org_id: UUID, provider: str, key: Secret[str]) -> ProviderKey:
+        """Enters a key inside: it wins, takes the place of an earlier one, and Butler's is forgotten."""
+
+    def remove_provider_key(self, org_id: UUID, provider: str) -> bool:
+        """Forgets the local key; whether there was one."""
+
+    def job_key(self, org_id: UUID, provider: str) -> Secret[str] | None:
+        """The key that jobs of the organisation may use: the local one, else Butler's once approved, else None.
+
+        Never for a proxied call.
+        """
