@@ -71,6 +71,10 @@ class Local:
     managed: bool = False
 
 
+NOTHING_SAID: Final = Local()
+"""No setting of trust is set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known inside of one fingerprint."""
@@ -110,9 +114,10 @@ def may_use_key(local_key: bool, approved: bool) -> bool:
     return local_key or approved
 
 
-def fingerprint(org_id: UUID, config: StorageConfig) -> str:
-    """Names a destination for an owner, whole: a change of anything but the secret half makes another. Hex."""
-    return _digest("storage", str(org_id), *(f"{name}={value}" for name, value in names(config).items()))
+def fingerprint(org_id: UUID, named: Mapping[str, str]) -> str:
+    """Of `names`, for an organisation: a change of any of them, and of nothing else, makes another. 64 hex digits."""
+    said = _joined("storage", str(org_id), *(f"{name}={named[name]}" for name in sorted(named)))
+    return hashlib.sha256(said).hexdigest()
 
 
 def key_fingerprint(subkey: Secret[bytes], org_id: UUID, provider: str, key: Secret[str]) -> str:
@@ -122,7 +127,10 @@ def key_fingerprint(subkey: Secret[bytes], org_id: UUID, provider: str, key: Sec
 
 
 def names(config: StorageConfig) -> Mapping[str, str]:
-    """Everything that the fingerprint covers but for the organisation, by name; empty for what is not said."""
+    """Everything that the fingerprint covers but for the organisation, by name; empty for what is not said.
+
+    Not the secret half of a credential: it may be renewed without a person inside.
+    """
     wanted = config.destination
     return {
         "scope": config.owner_type.value,
@@ -176,10 +184,6 @@ def _is_public(endpoint: str) -> bool:
     literal = values.address(host)
     public = not values.is_private(host) if literal is None else literal.is_global
     return endpoint.startswith("https://") and public
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256(_joined(*parts)).hexdigest()
 
 
 def _joined(*parts: str) -> bytes:

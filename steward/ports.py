@@ -14,6 +14,7 @@ from uuid import UUID
 
 from steward.errors import BadRequest
 from steward.exchange import BodyRef, BodyState, Caller, Exchange, Headers, Intent, Outbound, Record
+from steward.trust_book import TrustBook
 from steward.words import Secret
 
 if TYPE_CHECKING:  # models take a fifth of a second to build: who relays never needs them
@@ -520,10 +521,11 @@ class Registration:
     """The first id of calls with keys made inside that may go out: those from before it stay (DESIGN 10)."""
 
 
-class Directory(Protocol):
+class Directory(TrustBook, Protocol):
     """Keys and the instance's own secrets. Each change in one transaction; what is a tenant's takes the organisation.
 
-    Every method raises LedgerUnavailable when the database cannot say, SchemaTooOld when the tables are missing.
+    What Butler wants and what was approved is the part of `trust_book.py`. Every method raises LedgerUnavailable when
+    the database cannot say, SchemaTooOld when the tables are missing.
     """
 
     def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:

@@ -6,15 +6,24 @@ a tenant's takes the organisation; only the poll of the stores, and the lists fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
-from steward.sent import KeptConfig, Pending, ProviderKey, SentProviderKey, StorageConfig
+from steward.sent import KeptConfig, OwnerType, Pending, ProviderKey, SentProviderKey, StorageConfig, Wanted
 from steward.words import Secret
 
 if TYPE_CHECKING:
     from steward.ports import Registration
+
+
+NO_APPROVAL_HELPS: Final[Mapping[str, str]] = {
+    "not_in_allow_list": "BODY_STORE_ALLOW is set and does not name this bucket: it alone decides; nothing is approved",
+    "not_understood": "What Butler says here is not understood; there is nothing that could be approved.",
+    "host_role": "It brings no credentials, and the host's own role serves buckets of BODY_STORE_ALLOW alone.",
+    "managed_endpoint": "In managed mode an endpoint is https and public.",
+}
+"""What is said of what cannot be approved, by its reason."""
 
 
 class TrustBook(Protocol):
@@ -56,8 +65,35 @@ class TrustBook(Protocol):
     def remove_provider_key(self, org_id: UUID, provider: str) -> bool:
         """Forgets the local key; whether there was one."""
 
-    def job_key(self, org_id: UUID, provider: str) -> Secret[str] | None:
-        """The key that jobs of the organisation may use: the local one, else Butler's once approved, else None.
+    def job_key(self, org_id: UUID, provider: str, user_id: UUID | None = None) -> Secret[str] | None:
+        """The key that jobs may use: the local one, else the user's or the organisation's once approved, else None.
 
         Never for a proxied call.
         """
+
+
+def usable(keys: Iterable[ProviderKey], provider: str, user_id: UUID | None) -> ProviderKey | None:
+    """Of an organisation's keys the one that jobs of this user use: the local one, else his own, else everybody's."""
+    mine = [
+        each
+        for each in keys
+        if each.usable and each.provider == provider and (each.owner_type is OwnerType.ORG or each.owner_id == user_id)
+    ]
+    return min(mine, key=lambda each: (not each.local, each.owner_type is OwnerType.ORG), default=None)
+
+
+def pending_key(key: ProviderKey) -> Pending:
+    """A key of Butler's that waits, in words."""
+    named = {"scope": key.owner_type.value, "owner": str(key.owner_id), "provider": key.provider}
+    reason = "approved" if key.usable else "not_approved"
+    return Pending(
+        Wanted.PROVIDER_KEY,
+        key.fingerprint,
+        key.org_id,
+        key.owner_type,
+        key.owner_id,
+        reason,
+        True,
+        named,
+        key.kept_at,
+    )

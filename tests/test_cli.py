@@ -336,9 +336,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0003.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0003).\n")
-    assert json.loads(as_json.out) == {"before": "0003", "after": "0003"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0004.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0004).\n")
+    assert json.loads(as_json.out) == {"before": "0004", "after": "0004"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -346,7 +346,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0003"}, {"before": "0003", "after": "0003"}]
+    assert answers == [{"before": None, "after": "0004"}, {"before": "0004", "after": "0004"}]
 
 
 # register

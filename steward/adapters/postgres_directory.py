@@ -13,12 +13,13 @@ from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlalchemy.engine import Engine, Row
+from sqlalchemy.engine import Row
 
 from steward.adapters.postgres_connection import RowsRefused, mapped
+from steward.adapters.postgres_trust import PostgresTrust
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.ports import REGISTERED_ELSEWHERE, ApiKey, Directory, Identity, Registration, key_name
-from steward.seal import Keyring, Purpose, SealFacts
+from steward.seal import Purpose, SealFacts
 from steward.words import Secret
 
 _COLUMNS: Final = (
@@ -87,12 +88,8 @@ REST_KEYS: Final = """
 INSTANCE_SECRET: Final = "SELECT sealed FROM instance_secrets WHERE name = :name"  # noqa: S105
 
 
-class PostgresDirectory(Directory):
-    """Keys in the table `api_keys`, secrets in `instance_secrets`."""
-
-    def __init__(self, engine: Engine, keyring: Keyring) -> None:
-        self._engine = engine
-        self._keyring = keyring
+class PostgresDirectory(PostgresTrust, Directory):
+    """Keys in the table `api_keys`, secrets in `instance_secrets`; for the rest see `PostgresTrust`."""
 
     def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:
         facts = {
@@ -144,9 +141,11 @@ class PostgresDirectory(Directory):
                 ),
             }
             row = connection.execute(_REGISTER, facts).one_or_none()
-        if row is None:
-            raise LedgerFault(REGISTERED_ELSEWHERE)
-        return _registration(row)
+            if row is None:
+                raise LedgerFault(REGISTERED_ELSEWHERE)
+            made = _registration(row)
+            self.note_registration(connection, made)
+        return made
 
     def registrations(self) -> list[Registration]:
         with mapped(), self._engine.begin() as connection:

@@ -22,7 +22,7 @@ from steward.errors import SchemaTooOld
 from steward.exchange import BodyState, ErrorCode, Outcome, Record, UsageSource
 from steward.ports import Ledger, LedgerRow, Refused
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The oldest schema this release works with. Versions are numbered in order; a newer one keeps what this one uses."""
 
 COLUMNS: Final = {
@@ -76,6 +76,7 @@ COLUMNS: Final = {
     "body_url": "text",
     "body_sha256": "text",
     "body_bytes": "bigint",
+    "storage_config_id": "uuid",
 }
 """Every field of a Record, in its order, and the column's type."""
 
