@@ -62,6 +62,7 @@ def details(services: Services) -> dict[str, object]:
         "database": {"heard": services.authenticator.database_heard(), "host": settings.postgres_host},
         "keys_in_memory": services.authenticator.known_keys,
         "bodies": _bodies(settings.body_store),
+        "approvals_pending": services.health.approvals_pending,
         "prices": _prices(services),
         "origins": {name: origin.authority.decode("ascii") for name, origin in settings.origins.items()},
     }

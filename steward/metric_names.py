@@ -97,6 +97,9 @@ IN_FLIGHT = Metric("steward_calls_in_flight", "livesum", "Calls being relayed.")
 CONNECTIONS = Metric("steward_caller_connections", "livesum", "Open connections of callers.")
 UPSTREAM = Metric("steward_upstream_connections", "livesum", "Connections to providers, open or opening.")
 KEYS = Metric("steward_known_keys", "livemax", "Keys in memory.")
+APPROVALS_PENDING = Metric(
+    "steward_approvals_pending", "livemax", "What Butler sent and waits for `steward approve`: buckets, provider keys."
+)
 RESIDENT = Metric("steward_resident_bytes", "livesum", "Resident memory.", ("role",))
 
 TABLE = (
@@ -105,5 +108,5 @@ TABLE = (
     *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST),
     *(EXPORTED, KEPT_LOCAL, EXPORT_WAITING, EXPORT_LAG),
     *(PROCESSES, READY, DATABASE_UP, DATABASE_CONNECTIONS, IN_FLIGHT, CONNECTIONS, UPSTREAM, KEYS),
-    RESIDENT,
+    *(APPROVALS_PENDING, RESIDENT),
 )

@@ -211,6 +211,7 @@ class RelayState:
     held: Connections = Connections()
     spool_limit_bytes: int | None = None
     """None where calls are not spooled."""
+    approvals_pending: int = 0
 
 
 class RelayMetrics:
@@ -228,6 +229,7 @@ class RelayMetrics:
         put(names.CONNECTIONS, state.caller_connections)
         put(names.UPSTREAM, state.held.upstream)
         put(names.KEYS, state.known_keys)
+        put(names.APPROVALS_PENDING, state.approvals_pending)
         if state.spool_limit_bytes is not None:
             put(names.SPOOL_LIMIT, state.spool_limit_bytes)
         put(names.DATABASE_CONNECTIONS, state.held.database_in_use, ("in_use",))

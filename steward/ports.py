@@ -232,6 +232,31 @@ class BodyStore(Protocol):
         """Gives back connections and threads."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A store that was decided on, and whose it is. The same one as long as nothing about it changes."""
+
+    store: BodyStore
+    config_id: UUID | None = None
+    """What rows call it; None for that of BODY_STORE_URL."""
+
+
+class Stores(Protocol):
+    """Where bodies go, by caller. Every method may be called from any thread."""
+
+    def of(self, caller: Caller) -> Place | None:
+        """Where this caller's bodies go now; None: they are not kept. Cheap: asked for every call. Raises nothing."""
+
+    def holding(self, org_id: UUID, config_id: UUID | None) -> BodyStore | None:
+        """The store whose bodies rows of this organisation name so, to read from; None when it is not in force."""
+
+    def changes(self) -> int:
+        """A number that grows with every change of what `of` answers."""
+
+    def close(self) -> None:
+        """Gives back all stores."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A row that the ledger will not take, alone at fault."""

@@ -41,7 +41,7 @@ class TrustBook(Protocol):
         """The whole set for the organisation, as above. Where a local key is kept, Butler's is not stored."""
 
     def storage_mark(self) -> str:
-        """A word that changes whenever `kept_configs` may answer otherwise. Cheap: asked every few seconds."""
+        """A word that changes whenever any list here may answer otherwise. Cheap: asked every few seconds."""
 
     def kept_configs(self) -> list[KeptConfig]:
         """All configs of all organisations that open under their own facts; a row that was tampered with is said and

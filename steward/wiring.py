@@ -29,6 +29,7 @@ from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
+from steward.policy import Local
 from steward.ports import (
     AfterResponse,
     BodyBook,
@@ -50,6 +51,8 @@ from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
+from steward.stores import DecidedStores, Looking
+from steward.trust_book import TrustBook
 from steward.values import ALL_TAGS
 from steward.words import Secret
 
@@ -68,6 +71,7 @@ MAINTENANCE_RETRY_S = 60.0
 _THREADS_END_S = 5.0
 _CLOCKWORK_ENDS_S = 5.0
 _WAIT_FOR_DATABASE_S = 2.0
+_PENDING_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -78,6 +82,8 @@ class Health:
     schema_too_old: bool = False
     secrets_learnt: bool = False
     wrong_key: bool = False
+    approvals_pending: int | None = None
+    """What of Butler's waits for a person inside; None: not known."""
     draining: bool = False
 
 
@@ -121,7 +127,8 @@ class Services:
         """What is shown of this process; the server knows its calls and its callers' connections."""
         heard, keys = self.authenticator.database_heard(), self.authenticator.known_keys
         limit = self.settings.spool_max_bytes if self.settings.after_response == "spool" else None
-        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
+        pending = self.health.approvals_pending or 0
+        return RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit, pending)
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
@@ -196,7 +203,12 @@ def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
     from steward.adapters.postgres_directory import PostgresDirectory
 
     engine, keyring = open_database(settings)
-    return PostgresDirectory(engine, keyring), engine.dispose
+    return PostgresDirectory(engine, keyring, trust_of(settings)), engine.dispose
+
+
+def trust_of(settings: Settings) -> Local:
+    """What the settings say of what Butler wants."""
+    return Local(settings.body_store_allow, settings.trust_window_s)
 
 
 def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, Callable[[str, Secret[str]], ControlPlane]]:
@@ -361,14 +373,17 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     from steward.adapters.postgres_ledger import PostgresLedger
 
     engine, keyring = open_database(settings, relay_conns(settings))
-    directory, ledger = PostgresDirectory(engine, keyring), PostgresLedger(engine)
+    directory, ledger = PostgresDirectory(engine, keyring, trust_of(settings)), PostgresLedger(engine)
     authenticator = Authenticator(directory, KeyLimits(stale_ttl_s=settings.key_stale_ttl_s))
     health = Health()
     credential = _CredentialKey(directory, health)
     upstreams = _Upstreams(settings)
     board = board or metrics.prepare(None)
     spools = settings.after_response == "spool"
-    after = _spooled(settings, keyring) if spools else _inline(settings, ledger, board)
+    if spools:
+        after = _spooled(settings, keyring)
+    else:
+        after = _inline(settings, ledger, decided_stores(settings, directory), board)
     clockwork = Clockwork(()) if spools else open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
@@ -399,7 +414,13 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         health=health,
         board=board,
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
-        background=(authenticator.poll, credential.learn, partial(_watch_schema, ledger, health), *after.background),
+        background=(
+            authenticator.poll,
+            credential.learn,
+            partial(_watch_schema, ledger, health),
+            partial(_watch_pending, directory, health),
+            *after.background,
+        ),
         clockwork=clockwork,
         close=close,
     )
@@ -424,21 +445,35 @@ class _After:
     close: Callable[[], None] = lambda: None
 
 
-def _inline(settings: Settings, ledger: PostgresLedger, board: Board) -> _After:
+def decided_stores(settings: Settings, book: TrustBook) -> DecidedStores:
+    """The stores that bodies go to. Raises SettingError; connects to nothing yet."""
+    return DecidedStores(book, trust_of(settings), open_store(settings.body_store), _opened)
+
+
+def _opened(destination: Destination) -> BodyStore:
+    store = open_store(destination)
+    assert store is not None
+    return store
+
+
+def _inline(settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board) -> _After:
     """Settled in this process."""
     from steward.adapters.inline import Inline, InlineLimits
 
-    store = open_store(settings.body_store)
+    looking = Looking(stores)
     prices = open_prices(settings)
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
+    settler = Settler(ledger, stores, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
     port = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
 
-    def close() -> None:
-        prices.close()
-        if store is not None:
-            store.close()
+    async def look() -> None:
+        looking.start()
 
-    return _After(port, None, prices, (partial(maintain, ledger.maintain),), close)
+    def close() -> None:
+        looking.end()
+        prices.close()
+        stores.close()
+
+    return _After(port, None, prices, (look, partial(maintain, ledger.maintain)), close)
 
 
 def _spooled(settings: Settings, keyring: Keyring) -> _After:
@@ -473,6 +508,8 @@ class SettlerServices:
     maintain: Callable[[datetime], None]
     """See PostgresLedger.maintain."""
     prices: PriceFeed
+    looking: Looking
+    """Keeps the stores as the directory has them, once it is started."""
     queue_metrics: QueueMetrics
     clockwork: Clockwork
     """What runs on a schedule."""
@@ -484,16 +521,18 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
 
     `board`: as in `build`.
     """
+    from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.spool_reader import SpoolReader
 
     engine, keyring = open_database(settings, settler_conns(settings))
     ledger = PostgresLedger(engine)
-    store = open_store(settings.body_store)
+    stores = decided_stores(settings, PostgresDirectory(engine, keyring, trust_of(settings)))
+    looking = Looking(stores)
     prices = open_prices(settings)
     board = board or metrics.prepare(None)
     counts = CallMetrics(board, CountedCalls(board.folder / "counted"))
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=counts)
+    settler = Settler(ledger, stores, lambda: prices.book, settings.capture == "full", metrics=counts)
     spool = SpoolReader(settings.spool_dir, keyring)
     in_files = isinstance(settings.body_store, FilesDestination)
     at_once = AT_ONCE_FILES if in_files else AT_ONCE
@@ -501,11 +540,11 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     clockwork = open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
+        looking.end()
         rounds.close()
         spool.close()
         prices.close()
-        if store is not None:
-            store.close()
+        stores.close()
         engine.dispose()
         board.close()
 
@@ -514,6 +553,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
         acquire=spool.acquire,
         maintain=ledger.maintain,
         prices=prices,
+        looking=looking,
         queue_metrics=QueueMetrics(board, settings.spool_max_bytes),
         clockwork=clockwork,
         close=close,
@@ -636,6 +676,20 @@ async def _watch_schema(ledger: Ledger, health: Health) -> None:
             health.schema_looked_at = True
             return
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+
+async def _watch_pending(book: TrustBook, health: Health) -> None:
+    """Counts what waits for a person inside, anew when anything changed."""
+    mark: str | None = None
+    while True:
+        try:
+            seen = await asyncio.to_thread(book.storage_mark)
+            if seen != mark:
+                waiting = await asyncio.to_thread(book.pending_approvals)
+                health.approvals_pending, mark = sum(each.approvable for each in waiting), seen
+        except LedgerFault:
+            pass  # the key poll says it
+        await asyncio.sleep(_PENDING_EVERY_S)
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:

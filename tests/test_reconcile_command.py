@@ -28,6 +28,7 @@ from steward.seal import Keyring
 from steward.settings import Settings, load
 from steward.settle import Settler
 from steward.settling import RoundLimits, Rounds
+from steward.stores import OneStore
 from steward.words import Secret
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
@@ -72,7 +73,9 @@ class House:
         assert self.reader.acquire()
         book = bundled({})
         store = FilesBodyStore(FilesDestination(f"{folder}/bodies"))
-        self.rounds = Rounds(self.reader, Settler(self.ledger, store, lambda: book), self.ledger, RoundLimits())
+        self.rounds = Rounds(
+            self.reader, Settler(self.ledger, OneStore(store), lambda: book), self.ledger, RoundLimits()
+        )
 
     def call(self, age: timedelta = timedelta(hours=1)) -> Exchange:
         """A relayed call."""
@@ -167,7 +170,7 @@ def _row(house: House, call: Exchange) -> Any:
 def test_what_the_quarantine_has_is_put_again_and_stored(house: House) -> None:
     call = house.call()
     [handed] = house.reader.take(1, 1 << 20)
-    house.ledger.record([Settler(house.ledger, None, lambda: bundled({})).meter(call, again=True).record])
+    house.ledger.record([Settler(house.ledger, OneStore(None), lambda: bundled({})).meter(call, again=True).record])
     house.database.run("UPDATE llm_requests SET body_state = 'pending'")
     house.reader.keep_body(handed, "AccessDenied")
     code, report = house.run(fix=True)

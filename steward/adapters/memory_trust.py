@@ -60,6 +60,7 @@ class MemoryTrust(TrustBook):
             won = {each.kept.provider for each in local}
             mine = [each for each in keys if belongs(org_id, each) and each.provider not in won]
             known = {each.kept.fingerprint: each for each in self._provider_keys.get(org_id, [])}
+            self._changes += 1
             self._provider_keys[org_id] = local + [_keep(self._sent(org_id, each), known) for each in mine]
 
     def storage_mark(self) -> str:

@@ -70,7 +70,9 @@ MARK: Final = """
     FROM (
         SELECT concat_ws(':', org_id, id, CAST(xmin AS text)) AS word FROM storage_configs
         UNION ALL
-        SELECT concat_ws(':', org_id, fingerprint, CAST(xmin AS text)) FROM approvals WHERE kind = 'storage'
+        SELECT concat_ws(':', org_id, id, CAST(xmin AS text)) FROM provider_keys
+        UNION ALL
+        SELECT concat_ws(':', org_id, kind, fingerprint, CAST(xmin AS text)) FROM approvals
     ) AS words
 """
 """Every change of a row gives it another `xmin`, also one that commits late, and one that nobody of ours made."""
