@@ -6,15 +6,13 @@ It prints no token, and what Butler calls itself is shown with control character
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TextIO
-
-import orjson
 
 from steward import egress, ingress, values
 from steward.errors import ButlerDenied, ButlerRejected, SettingError
 from steward.ports import ControlPlane, Directory, Registration
+from steward.printing import as_json as _json
 from steward.settings import Settings
 from steward.words import Secret
 
@@ -83,9 +81,3 @@ def _facts(each: Registration) -> dict[str, object]:
 def _line(each: Registration) -> str:
     state = "deregistered" if each.deregistered_at else f"since {each.registered_at:%Y-%m-%d %H:%M} UTC"
     return f"{each.org_id}  {ingress.shown(each.org_name):<24}  {each.butler_url:<40}  {state}\n"
-
-
-def _json(value: object) -> str:
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
-    # JSON need not escape what moves a terminal's cursor or turns its text around: we do.
-    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)

@@ -88,7 +88,7 @@ class DecidedStores(Stores):
         return next((place.store for place in mine if place.config_id == config_id), None)
 
     def look(self) -> bool:
-        """Asks the directory once; whether any place is another than before. Raises LedgerFault: all stays as it was."""
+        """Asks the directory once; whether any place is another than before. Raises LedgerFault: all stays."""
         mark = self._book.storage_mark()
         if mark == self._mark:
             return False

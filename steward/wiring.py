@@ -447,10 +447,11 @@ class _After:
 
 def decided_stores(settings: Settings, book: TrustBook) -> DecidedStores:
     """The stores that bodies go to. Raises SettingError; connects to nothing yet."""
-    return DecidedStores(book, trust_of(settings), open_store(settings.body_store), _opened)
+    return DecidedStores(book, trust_of(settings), open_store(settings.body_store), open_decided)
 
 
-def _opened(destination: Destination) -> BodyStore:
+def open_decided(destination: Destination) -> BodyStore:
+    """The adapter of a place that policy decided on. Raises SettingError, ValueError; connects to nothing yet."""
     store = open_store(destination)
     assert store is not None
     return store

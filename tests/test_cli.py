@@ -119,7 +119,12 @@ COMMANDS = (
     *(("register",), ("orgs",), ("deregister",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
     *(("export",), ("export", "backfill"), ("export", "resend"), ("config",), ("demo",), ("version",)),
+    *(("pending",), ("approve",), ("storage",), ("storage", "check")),
+    *(("provider-keys",), ("provider-keys", "set"), ("provider-keys", "list"), ("provider-keys", "rm")),
 )
+
+
+_NAMED = r"\bsteward ([a-z]+(?:-keys)?(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check)\b)?)"
 
 
 @cache
@@ -136,17 +141,14 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     said = helped()[words]
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
-    named = re.findall(
-        r"\bsteward ([a-z]+(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend)\b)?)",
-        examples,
-    )
+    named = re.findall(_NAMED, examples)
     assert named
     assert {tuple(name.split()) for name in named} <= set(COMMANDS)
     assert all(name.startswith(" ".join(words[:1])) for name in named)
 
 
 def test_the_list_of_commands_is_whole() -> None:
-    listed = re.findall(r"^    ([a-z]+)(?: |$)", helped()[()].out, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+)(?: |$)", helped()[()].out, re.MULTILINE)
     assert {words[0] for words in COMMANDS if words} == set(listed)
 
 
