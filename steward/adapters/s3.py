@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from steward.adapters.s3_public import connect_to_public_alone
 from steward.body_object import key_facts, place
 from steward.destination import HostRole, S3Destination, is_region, is_s3_bucket
 from steward.errors import BodyNotFound, SettingError, StoreFault, StoreRefused, StoreUnavailable
@@ -219,6 +220,8 @@ def _client(to: S3Destination, read_timeout_s: float) -> BaseClient:
     client.meta.events.register_last("before-call.s3", _without_leave)
     if to.region is not None or to.endpoint is not None:
         client.meta.events.register("before-call.s3", _stay)
+    if to.public_only:
+        connect_to_public_alone(client)
     return client
 
 
