@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from steward.policy import Facts, Local, Reason, Wait, Yes, belongs, decide, fingerprint, names
 from steward.sent import KeptConfig, OwnerType, Pending, StorageConfig, Wanted
+
+BROKEN: Final = "broken"
+"""Why a row that was tampered with is not in force."""
 
 
 class InForce(NamedTuple):
@@ -58,7 +61,7 @@ def arrived(
     """The whole set of an organisation. What is of another organisation is passed over, alone."""
     kept: list[KeptConfig] = []
     pinned: list[KeptConfig] = []
-    owners = _by_owner(before)
+    owners = _by_owner(each for each in before if not each.broken)
     for config in configs:
         if not belongs(org_id, config):
             continue
@@ -90,6 +93,8 @@ def arrived(
 def in_force(configs: Iterable[KeptConfig], local: Local) -> InForce | None:
     """Of one owner's configs the one that is followed: what Butler says now, if it may, else the last that might."""
     for config in sorted(configs, key=lambda each: (each.current, each.said_at), reverse=True):
+        if config.broken:
+            continue
         decided = decide(said(config), Facts(local, config.approved))
         if isinstance(decided, Yes):
             return InForce(config, decided)
@@ -110,25 +115,28 @@ def pending(configs: Iterable[KeptConfig], local: Local) -> list[Pending]:
     """What Butler says now and is not followed, oldest first."""
     waiting = []
     for config in configs:
+        if config.broken:
+            waiting.append(_pending(config, BROKEN, approvable=False))
+            continue
         decided = decide(said(config), Facts(local, config.approved))
         if config.current and not isinstance(decided, Yes):
-            waiting.append(_pending(config, decided.reason, isinstance(decided, Wait)))
+            waiting.append(_pending(config, decided.reason.value, isinstance(decided, Wait)))
     return sorted(waiting, key=lambda each: (each.said_at, each.fingerprint))
 
 
 def approved_already(config: KeptConfig) -> Pending:
     """One that needs no approval any more."""
-    return _pending(config, Reason.APPROVED, approvable=True)
+    return _pending(config, Reason.APPROVED.value, approvable=True)
 
 
-def _pending(config: KeptConfig, reason: Reason, approvable: bool) -> Pending:
+def _pending(config: KeptConfig, reason: str, approvable: bool) -> Pending:
     return Pending(
         Wanted.STORAGE,
         config.fingerprint,
         config.org_id,
         config.owner_type,
         config.owner_id,
-        reason.value,
+        reason,
         approvable,
         names(said(config)),
         config.said_at,

@@ -72,7 +72,7 @@ _COMMAND_EXAMPLES = {
     "backfill": ("steward export backfill --since 30d", "steward export backfill --since 2026-11-01 --json"),
     "resend": ("steward export resend --since 7d", "steward export resend --since 7d --json"),
     "pending": ("steward pending", "steward pending --json"),
-    "approve": ("steward approve 5f0c...  # all 64 digits, as `steward pending` shows them",),
+    "approve": ("steward approve 5f0c1d...", "steward approve 5f0c1d... 77ab90... --json"),
     "set": (
         "steward provider-keys set openai < key.txt",
         "steward provider-keys set anthropic --file /run/secrets/anthropic --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",

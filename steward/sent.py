@@ -66,6 +66,8 @@ class KeptConfig:
     approved: bool
     """An approval of this fingerprint is kept and bears our own MAC."""
     said_at: datetime
+    broken: bool = False
+    """Its row was changed by somebody without our key: it says nothing that counts, and bodies wait."""
 
 
 class Wanted(StrEnum):

@@ -48,7 +48,8 @@ TABLE: tuple[Setting, ...] = (
         "64 hex digits",
         "Seals secrets at rest and keys the hashes of provider credentials. Losing it loses what it sealed.",
         secret=True,
-        required="migrate, serve, settle, spool, reconcile, keys, register, orgs, deregister, export, egress",
+        required="migrate, serve, settle, spool, reconcile, keys, register, orgs, deregister, export, egress, pending, "
+        "approve, provider-keys, storage",
     ),
     Setting(
         "POSTGRES_HOST",

@@ -24,6 +24,8 @@ from steward.trust_book import TrustBook
 LOOK_EVERY_S = 3.0
 """How often the directory is asked: what is approved is used within 10 s on every replica."""
 
+_END_S = 2.0
+
 _Owner = tuple[UUID, OwnerType, UUID]
 _Opened = tuple[_Owner, Destination]
 """Credentials are part of a destination: one whose secret alone was renewed is another client."""
@@ -92,7 +94,9 @@ class DecidedStores(Stores):
         mark = self._book.storage_mark()
         if mark == self._mark:
             return False
-        changed = self._follow(all_in_force(self._book.kept_configs(), self._local))
+        kept = self._book.kept_configs()
+        broken = {(each.org_id, each.owner_type, each.owner_id) for each in kept if each.broken}
+        changed = self._follow(all_in_force(kept, self._local), broken)
         self._mark = mark
         return changed
 
@@ -105,8 +109,9 @@ class DecidedStores(Stores):
         if self._default is not None:
             self._default.store.close()
 
-    def _follow(self, found: Iterable[InForce]) -> bool:
-        known: dict[_Owner, Place] = {}
+    def _follow(self, found: Iterable[InForce], broken: Iterable[_Owner]) -> bool:
+        """Of an owner whose row was tampered with, and who has no other in force, bodies wait."""
+        known: dict[_Owner, Place] = dict.fromkeys(broken, self._unknown)
         opened: dict[_Opened, Place] = {}
         for config, decided in found:
             owner = (config.org_id, config.owner_type, config.owner_id)
@@ -145,8 +150,10 @@ class Looking:
         self._thread.start()
 
     def end(self) -> None:
-        """No look begins any more. Waits for nothing."""
+        """No look begins any more. Waits a moment for one that is under way."""
         self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(_END_S)
 
     def _run(self) -> None:
         while True:

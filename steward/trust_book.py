@@ -21,6 +21,7 @@ NO_APPROVAL_HELPS: Final[Mapping[str, str]] = {
     "not_in_allow_list": "BODY_STORE_ALLOW is set and does not name this bucket: it alone decides; nothing is approved",
     "not_understood": "What Butler says here is not understood; there is nothing that could be approved.",
     "host_role": "It brings no credentials, and the host's own role serves buckets of BODY_STORE_ALLOW alone.",
+    "broken": "Somebody without ENCRYPTION_KEY changed this row in the database; the next pull from Butler mends it.",
     "managed_endpoint": "In managed mode an endpoint is https and public.",
 }
 """What is said of what cannot be approved, by its reason."""
@@ -44,8 +45,8 @@ class TrustBook(Protocol):
         """A word that changes whenever any list here may answer otherwise. Cheap: asked every few seconds."""
 
     def kept_configs(self) -> list[KeptConfig]:
-        """All configs of all organisations that open under their own facts; a row that was tampered with is said and
-        left out, and so is an approval whose MAC is not ours."""
+        """All configs of all organisations. A row that was tampered with is said and `broken`; an approval whose MAC is
+        not ours is said and none."""
 
     def pending_approvals(self, org_id: UUID | None = None) -> list[Pending]:
         """What is not in force and why, of one organisation or of all: storage first, oldest first."""

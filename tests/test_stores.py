@@ -14,7 +14,7 @@ from steward.destination import Destination, S3Keys
 from steward.errors import LedgerUnavailable, SettingError, StoreUnavailable
 from steward.exchange import LOCAL_ORG, Caller
 from steward.policy import NOTHING_SAID, Local
-from steward.ports import BodyStore, Identity, Place, Put, Registration
+from steward.ports import BodyStore, Identity, Place, Put, PutResult, Registration
 from steward.sent import KeptConfig
 from steward.stores import DecidedStores, Looking, OneStore
 from steward.words import Secret
@@ -35,6 +35,7 @@ class Book(MemoryDirectory):
         super().__init__()
         self.away = False
         self.read = 0
+        self.tampered = False
 
     def storage_mark(self) -> str:
         if self.away:
@@ -43,7 +44,8 @@ class Book(MemoryDirectory):
 
     def kept_configs(self) -> list[KeptConfig]:
         self.read += 1
-        return super().kept_configs()
+        kept = super().kept_configs()
+        return [replace(each, broken=self.tampered and each.owner_id == USER) for each in kept]
 
 
 class Opened:
@@ -142,6 +144,17 @@ def test_what_is_approved_is_used_at_the_next_look_and_what_it_replaces_is_close
     assert house.stores.look()
     assert house.bucket() == "new"
     assert [made.closed for _, made in house.opened.made] == [True, False]
+
+
+def test_of_an_owner_whose_row_was_tampered_with_bodies_wait(house: House) -> None:
+    house.said(for_org(s3("org")), for_user(s3("personal")))
+    house.book.tampered = True
+    house.stores.look()
+    assert house.bucket() == "org"
+    place = house.stores.of(Caller(uuid4(), ORG, USER))
+    assert place is not None
+    assert place.store.put_many([PUT])[0] == PutResult(None)
+    assert [to.bucket for to, _ in house.opened.made if hasattr(to, "bucket")] == ["org"]
 
 
 def test_nothing_changed_costs_one_question_and_opens_nothing_anew(house: House) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine, Row
 
 from steward import log
 from steward.adapters.postgres_connection import mapped
-from steward.adapters.postgres_trust_rows import Approval, config_row, kept_config, key_facts, sound
+from steward.adapters.postgres_trust_rows import Approval, broken_config, config_row, kept_config, key_facts, sound
 from steward.arriving import Circumstances, approved_already, arrived, pending
 from steward.arriving import said as as_said
 from steward.errors import LedgerFault, SealBroken
@@ -245,6 +245,7 @@ class PostgresTrust(TrustBook):
                 kept.append(kept_config(self._keyring, row, mine))
             except SealBroken as exc:
                 log.error("storage_config_broken", exc, org=row.org_id, id=row.id)
+                kept.append(broken_config(row))
         return kept
 
     def _usable_rows(self, org_id: UUID | None) -> list[tuple[ProviderKey, Row[Any]]]:

@@ -73,6 +73,12 @@ def kept_config(keyring: Keyring, row: Row[Any], approved: set[str]) -> KeptConf
     )
 
 
+def broken_config(row: Row[Any]) -> KeptConfig:
+    """What is left of a row that does not open: whose it claims to be."""
+    owner = OwnerType(row.owner_type), row.owner_id
+    return KeptConfig(row.id, row.org_id, *owner, "", None, row.is_current, False, row.said_at, broken=True)
+
+
 def key_facts(org_id: UUID, key_id: UUID, source: str, owner: str, provider: str) -> SealFacts:
     """A provider's key opens for its row, organisation, owner and provider alone; Butler's never as a local one."""
     return SealFacts(row_id=str(key_id), org_id=org_id, owner=f"provider_key/{source}/{owner}", provider=provider)

@@ -74,6 +74,8 @@ def test_an_edited_destination_is_not_used_and_said(postgres: Database, registra
     with listening() as said:
         assert buckets(postgres) == {"user": "acme-prompts"}
     assert "storage_config_broken" in said.events()
+    [waits] = directory.pending_approvals()
+    assert (waits.reason, waits.approvable) == ("broken", False)
     directory.replace_storage_configs(registration, [for_org(s3()), for_user(gcs())])
     assert buckets(postgres) == {"org": "acme-prompts", "user": "acme-prompts"}, "the next pull mends it"
 

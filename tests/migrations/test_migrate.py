@@ -161,7 +161,7 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
     mine = {
         str(name)
         for name in tables(postgres)
-        if not re.search(r"_pkey$|_key$|_newest|_export$|_idx\d*$|_changed|_pk|_20\d\d_", str(name))
+        if not re.search(r"_pkey$|_key$|_local$|_newest|_export$|_idx\d*$|_changed|_pk|_20\d\d_", str(name))
     }
     assert mine == {
         "llm_requests",
@@ -170,6 +170,9 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
         "registrations",
         "egress_log",
         "instance_secrets",
+        "storage_configs",
+        "provider_keys",
+        "approvals",
         "steward_schema",
     }
 
