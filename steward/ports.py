@@ -458,6 +458,7 @@ class BodyRow:
     url: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
+    storage_config_id: UUID | None = None
 
 
 class BodyBook(Protocol):

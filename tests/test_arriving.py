@@ -60,7 +60,7 @@ sets = st.lists(st.builds(lambda owner, place: replace(owner, destination=place)
 
 
 @given(st.lists(sets, max_size=6))
-def test_whatever_arrives_after_the_first_day_only_what_was_approved_is_followed(
+def test_after_the_first_day_only_what_was_approved_is_followed(
     said_sets: list[list[StorageConfig]],
 ) -> None:
     kept: tuple[KeptConfig, ...] = ()

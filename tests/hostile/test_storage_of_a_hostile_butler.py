@@ -24,6 +24,7 @@ from steward import ingress
 from steward.adapters.postgres_connection import open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
+from steward.arriving import config_id
 from steward.body_store_allow import allow_list
 from steward.errors import LedgerFault
 from steward.exchange import BodyState, Caller
@@ -31,13 +32,14 @@ from steward.policy import Local
 from steward.ports import Identity, Registration
 from steward.price import bundled
 from steward.settle import Settler
-from steward.stores import DecidedStores
+from steward.stores import LOOK_EVERY_S, DecidedStores, Looking
 from steward.wiring import open_decided
 from steward.words import Secret
 from tests.contracts.records import ORG, OTHER_ORG
 from tests.exchanges import exchange, route
 from tests.servers.postgres import Database
 from tests.servers.stores import S3Server
+from tests.servers.waiting import eventually
 from tests.test_ingress import GCS_ROW, GOOGLE_KEY
 from tests.wanted import USER
 
@@ -278,6 +280,30 @@ def test_after_the_approval_all_replicas_switch_at_their_next_look(story: Story,
     assert (story.stored(), story.stored(other)) == (33, 30)
     story.says(story.row(s3_bucket=other, s3_secret_access_key="renewed-and-wrong"))
     assert set(story.calls(3)) <= {BodyState.FAILED, BodyState.PENDING}, "a renewed secret is another client"
+    traps.untouched()
+
+
+def test_three_replicas_follow_by_themselves_in_time(story: Story, traps: Traps) -> None:
+    assert LOOK_EVERY_S <= 5, "with a look under way that is within 10 s"
+    looking = [Looking(replica.stores, 0.05) for replica in story.replicas]
+    for each in looking:
+        each.start()
+    caller = Caller(uuid4(), ORG)
+
+    def config(replica: Replica) -> object:
+        place = replica.stores.of(caller)
+        return None if place is None else place.config_id
+
+    first = {each.id for each in story.directory.kept_configs()}
+    eventually(lambda: {config(replica) for replica in story.replicas} == first)
+    story.says(story.row(s3_bucket=story.another()))
+    [waits] = story.directory.pending_approvals()
+    assert {config(replica) for replica in story.replicas} == first
+    story.directory.approve(waits.fingerprint, "alice")
+    new = {config_id(waits.fingerprint)}
+    eventually(lambda: {config(replica) for replica in story.replicas} == new)
+    for each in looking:
+        each.end()
     traps.untouched()
 
 
