@@ -20,14 +20,20 @@ import pytest
 from sqlalchemy import text
 
 from migrations import LOCK
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.exchange import LOCAL_ORG
+from steward.policy import Local
+from steward.ports import Identity
 from steward.setting_table import TABLE
 from steward.version import VERSION
+from steward.words import Secret
+from tests.contracts.records import ORG
 from tests.servers.butler_wire import says, wire_butler
 from tests.servers.postgres import Database
 from tests.servers.steward import COMMAND, REPOSITORY
 from tests.servers.waiting import eventually
 from tests.test_settings import WRONG
+from tests.wanted import for_org, for_user, s3
 
 KEY = bytes(range(32)).hex()
 CANARY = "CANARY-51aa"
@@ -370,6 +376,56 @@ def test_an_organisation_is_registered_listed_and_deregistered(postgres: Databas
     assert [each["org_id"] for each in json.loads(listed.out)] == [org]
     assert (ended.code, unknown.code) == (0, 1)
     assert not [said for said in (made, refused, listed, ended, unknown) if token in said.out + said.err]
+
+
+# trust
+
+
+def test_what_waits_is_shown_approved_and_tried(postgres: Database, tmp_path: Path) -> None:
+    directory = PostgresDirectory(postgres.engine, postgres.keyring, Local(window_s=0))
+    token = Secret("mdm_st_" + "t" * 32)
+    made = directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", token)
+    directory.replace_storage_configs(made, [for_org(s3(endpoint="http://127.0.0.1:1")), for_user(None)])
+    environ = environ_of(postgres, BODY_STORE_URL=f"file://{tmp_path}/bodies")
+    waits, as_json = commands([(environ, ["pending"]), (environ, ["pending", "--json"])])
+    first, second = sorted(json.loads(as_json.out), key=lambda each: not each["approvable"])
+    assert f"steward approve {first['fingerprint']}" in waits.out
+    closed = {**environ, "BODY_STORE_ALLOW": "gs://another"}
+    refused, unknown, forbidden, wrong = commands(
+        [
+            (environ, ["approve", second["fingerprint"]]),
+            (environ, ["approve", "0" * 64]),
+            (closed, ["approve", first["fingerprint"]]),
+            (environ, ["approve", first["fingerprint"][:32]]),
+        ]
+    )
+    assert [each.code for each in (refused, unknown, forbidden, wrong)] == [1, 1, 1, 2]
+    assert "BODY_STORE_ALLOW" in forbidden.complaint()
+    approved = command("approve", first["fingerprint"], **environ)
+    assert (approved.code, approved.out.count("approved ")) == (0, 1)
+    checked = command("storage", "check", "--json", **environ)
+    assert [(each["ok"], each["step"]) for each in json.loads(checked.out)] == [(True, None), (False, "put")]
+    assert checked.code == 1
+
+
+def test_a_providers_key_is_entered_and_never_shown(postgres: Database, tmp_path: Path) -> None:
+    directory = PostgresDirectory(postgres.engine, postgres.keyring)
+    directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", Secret("mdm_st_" + "t" * 32))
+    (tmp_path / "key").write_text("sk-canary-of-acme\n")
+    environ = environ_of(postgres)
+    entered, bad, listed, gone, again = (
+        command(*argv, **environ)
+        for argv in (
+            ["provider-keys", "set", "openai", "--file", str(tmp_path / "key")],
+            ["provider-keys", "set", "openai", "--file", str(tmp_path / "missing")],
+            ["provider-keys", "list", "--json"],
+            ["provider-keys", "rm", "openai"],
+            ["provider-keys", "rm", "openai"],
+        )
+    )
+    assert [each.code for each in (entered, bad, listed, gone, again)] == [0, 2, 0, 0, 1]
+    assert [each["provider"] for each in json.loads(listed.out)] == ["openai"]
+    assert not [each for each in (entered, bad, listed, gone, again) if "canary" in each.out + each.err]
 
 
 def test_another_key_than_the_databases_is_one_line(postgres: Database) -> None:

@@ -25,15 +25,17 @@ from steward.adapters.files import FilesBodyStore
 from steward.adapters.gcs import GcsBodyStore
 from steward.adapters.httpx_upstream import HttpxUpstream
 from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import SCHEMA_VERSION, PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
 from steward.destination import Destination
 from steward.egress import Me
 from steward.errors import ButlerUnavailable, KeyCheckUnavailable, SettingError
-from steward.exchange import LOCAL_ORG, Intent
+from steward.exchange import LOCAL_ORG, Caller, Intent
 from steward.forward import Pool
-from steward.ports import BodyStore, Directory, Lane, Waiting
+from steward.policy import Local
+from steward.ports import BodyStore, Directory, Identity, Lane, Waiting
 from steward.registration_command import register
 from steward.settings import Settings, load
 from steward.wiring import (
@@ -42,6 +44,7 @@ from steward.wiring import (
     build_settler,
     butler_opener,
     check,
+    decided_stores,
     open_database,
     open_directory,
     open_egress_log,
@@ -54,13 +57,14 @@ from steward.wiring import (
     settler_conns,
 )
 from steward.words import Secret
-from tests.contracts.records import a_record, new_id
+from tests.contracts.records import ORG, a_record, new_id
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.butler_wire import says, wire_butler
 from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.postgres import KEYRING, Database, address_of
 from tests.servers.waiting import eventually, eventually_async
+from tests.wanted import USER, for_org, for_user, provider_key, s3
 
 ROOT = Path(__file__).parents[1]
 ENCRYPTION_KEY = bytes(range(32)).hex()
@@ -400,6 +404,28 @@ def test_it_is_ready_once_it_can_serve_and_gives_everything_back(postgres: Datab
     mine = "application_name = 'majordomo-steward' AND datname = current_database()"
     eventually(lambda: postgres.run(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}") == [(1,)], 20)
     assert all(task.done() for task in services.tasks)
+
+
+def test_what_waits_for_a_person_is_counted_and_what_is_allowed_is_where_bodies_go(postgres: Database) -> None:
+    services = build(settings(postgres, BODY_STORE_ALLOW="s3://acme-prompts@eu-west-1", AFTER_RESPONSE="inline"))
+    directory = PostgresDirectory(postgres.engine, postgres.keyring, Local(window_s=0))
+    token = Secret("mdm_st_" + "t" * 32)
+    made = directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", token)
+    directory.replace_storage_configs(made, [for_org(s3()), for_user(s3("other"))])
+    directory.replace_provider_keys(made, [provider_key()])
+    stores = decided_stores(services.settings, services.directory)
+
+    async def story() -> None:
+        await eventually_async(lambda: services.health.approvals_pending == 1, 20)
+        assert services.relay_state(0, 0).approvals_pending == 1, "the other bucket is refused, and waits for nobody"
+
+    run(services, story)
+    assert stores.look()
+    place = stores.of(Caller(uuid4(), ORG, USER))
+    assert place is not None
+    assert isinstance(place.store, S3BodyStore)
+    assert place.store.url("k") == "s3://acme-prompts/k"
+    stores.close()
 
 
 def test_it_is_not_ready_before_it_knows_what_it_needs(postgres: Database) -> None:
