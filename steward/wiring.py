@@ -221,7 +221,9 @@ def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, Calla
     engine, keyring = open_database(settings)
     undo.callback(engine.dispose)
     egress_log = PostgresEgressLog(engine, keyring)
-    return PostgresDirectory(engine, keyring), lambda url, token: LoggedButler(opener(url, token), egress_log)
+    return PostgresDirectory(engine, keyring, trust_of(settings)), lambda url, token: LoggedButler(
+        opener(url, token), egress_log
+    )
 
 
 def open_egress_log(settings: Settings, undo: ExitStack) -> EgressLog:
@@ -291,7 +293,7 @@ def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: 
 
     every_s = settings.batch_interval_s
     exporter = Exporter(
-        Ways(PostgresDirectory(engine, keyring), PostgresOutbox(engine), open_butler),
+        Ways(PostgresDirectory(engine, keyring, trust_of(settings)), PostgresOutbox(engine), open_butler),
         ExportRules(None if settings.export_tags == ALL_TAGS else frozenset(settings.export_tags)),
         ExportLimits(batch=settings.batch_max_size, every_s=every_s / 2),
         metrics.ExportMetrics(board),

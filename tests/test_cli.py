@@ -130,7 +130,8 @@ COMMANDS = (
 )
 
 
-_NAMED = r"\bsteward ([a-z]+(?:-keys)?(?: (?:create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check)\b)?)"
+_ACTIONS = "create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check"
+_NAMED = rf"\bsteward ([a-z]+(?:-keys)?(?: (?:{_ACTIONS})\b)?)"
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -426,6 +427,13 @@ def test_what_waits_for_a_person_is_counted_and_what_is_allowed_is_where_bodies_
     assert isinstance(place.store, S3BodyStore)
     assert place.store.url("k") == "s3://acme-prompts/k"
     stores.close()
+
+
+def test_every_directory_knows_what_the_settings_say_of_trust() -> None:
+    """One that does not would pin what BODY_STORE_ALLOW does not name."""
+    made = re.findall(r"PostgresDirectory\(.*", (ROOT / "steward" / "wiring.py").read_text())
+    assert len(made) >= 5
+    assert not [line for line in made if not line.startswith("PostgresDirectory(engine, keyring, trust_of(settings))")]
 
 
 def test_it_is_not_ready_before_it_knows_what_it_needs(postgres: Database) -> None:
