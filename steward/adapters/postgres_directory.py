@@ -14,10 +14,11 @@ from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Row
 
 from steward.adapters.postgres_connection import RowsRefused, mapped
 from steward.adapters.postgres_sync import apply_keys, heard, rest_missing, sync_state
+from steward.adapters.postgres_trust import PostgresTrust
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.ports import (
     REGISTERED_ELSEWHERE,
@@ -32,7 +33,7 @@ from steward.ports import (
     SyncState,
     key_name,
 )
-from steward.seal import Keyring, Purpose, SealFacts
+from steward.seal import Purpose, SealFacts
 from steward.words import Secret
 
 _COLUMNS: Final = (
@@ -111,12 +112,8 @@ REST_KEYS: Final = """
 INSTANCE_SECRET: Final = "SELECT sealed FROM instance_secrets WHERE name = :name"  # noqa: S105
 
 
-class PostgresDirectory(Directory):
-    """Keys in the table `api_keys`, secrets in `instance_secrets`."""
-
-    def __init__(self, engine: Engine, keyring: Keyring) -> None:
-        self._engine = engine
-        self._keyring = keyring
+class PostgresDirectory(PostgresTrust, Directory):
+    """Keys in the table `api_keys`, secrets in `instance_secrets`; for the rest see `PostgresTrust`."""
 
     def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:
         facts = {
@@ -184,7 +181,11 @@ class PostgresDirectory(Directory):
         }
         stands = before is not None and same and before.deregistered_at is None
         row = connection.execute(_NEW_TOKEN if stands and not again else _REGISTER, facts).one_or_none()
-        return None if row is None else _registration(row)
+        if row is None:
+            return None
+        made = _registration(row)
+        self.note_registration(connection, made)
+        return made
 
     def heard(self, registration: Registration, fault: ButlerWord | None) -> None:
         with mapped(), self._engine.begin() as connection:
