@@ -117,6 +117,7 @@ def _is_the_one(services: SettlerServices, stopping: Stopping) -> bool:
 
 def _settle(services: SettlerServices, refresh_s: float, stopping: Stopping) -> None:
     services.prices.start(refresh_s)
+    services.looking.start()
     threading.Thread(target=_maintain, args=(services, stopping), name="steward-maintain", daemon=True).start()
     services.clockwork.start()
     rest_garbage_collector()

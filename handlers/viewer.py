@@ -33,6 +33,7 @@ def run_viewer(settings: Settings, sock: socket.socket) -> int:
     log.catch_crashes()
     tls = server_tls(settings)
     services = build_viewer(settings)
+    services.looking.start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, services, sock, tls))

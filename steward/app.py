@@ -83,6 +83,7 @@ def details(services: Services) -> dict[str, object]:
         "keys_in_memory": services.authenticator.known_keys,
         "bodies": _bodies(settings.body_store),
         "butlers": [_butler(each) for each in services.health.butlers],
+        "approvals_pending": services.health.approvals_pending,
         "prices": _prices(services),
         "origins": {name: origin.authority.decode("ascii") for name, origin in settings.origins.items()},
     }

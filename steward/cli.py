@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from steward import log, values, view_values
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey, Registration
-from steward.settings import Settings, describe, load
+from steward.settings import PROVIDERS, Settings, describe, load
 from steward.version import VERSION
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ examples:
   steward settle                           settle what waits in SPOOL_DIR, beside a `serve` or without one
   steward spool ls                         what was set aside, and why
   steward reconcile --since 2d             whether rows, bodies and spool agree
+  steward pending                          what Butler wants and waits for a person inside
   steward demo                             the whole story on this machine, nothing to configure
   steward config                           every setting, and where it came from
 
@@ -78,6 +79,15 @@ _COMMAND_EXAMPLES = {
     "verify": ("steward egress verify", "steward egress verify --json"),
     "backfill": ("steward export backfill --since 30d", "steward export backfill --since 2026-11-01 --json"),
     "resend": ("steward export resend --since 7d", "steward export resend --since 7d --json"),
+    "pending": ("steward pending", "steward pending --json"),
+    "approve": ("steward approve 5f0c1d...", "steward approve 5f0c1d... 77ab90... --json"),
+    "set": (
+        "steward provider-keys set openai < key.txt",
+        "steward provider-keys set anthropic --file /run/secrets/anthropic --org 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e",
+    ),
+    "provider-keys list": ("steward provider-keys list", "steward provider-keys list --json"),
+    "rm": ("steward provider-keys rm openai",),
+    "check": ("steward storage check", "steward storage check --json"),
     "schema": ("steward egress schema > what-may-leave.json",),
     "hosts": ("steward egress hosts", "steward egress hosts --json"),
     "butler serve": ("steward butler serve", "BUTLER_PUBLIC_URL=https://butler.example.com steward butler serve"),
@@ -127,6 +137,16 @@ examples:
   steward view-token create --org local --expires 8h
   steward view-token list
   steward view-token revoke 0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e
+"""
+_PROVIDER_KEYS_EXAMPLES = """\
+examples:
+  steward provider-keys set openai < key.txt      a key for jobs, entered inside: it wins over Butler's
+  steward provider-keys list                      which are kept, and which wait
+  steward provider-keys rm openai                 forget it
+"""
+_STORAGE_EXAMPLES = """\
+examples:
+  steward storage check                    put, get and delete one small object at each place that bodies go to
 """
 _KEYS_EXAMPLES = """\
 examples:
@@ -212,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--fix", action="store_true", help="put again what is still here, mark the rest in the rows")
     reconcile.add_argument("--json", action="store_true", help="print JSON")
     _registration_parsers(commands)
+    _trust_parsers(commands)
     _egress_parser(commands)
     _export_parser(commands)
     _butler_parser(commands)
@@ -276,6 +297,31 @@ def _registration_parsers(commands: argparse._SubParsersAction[argparse.Argument
     ended.add_argument("org_id", type=_org, help="the organisation's id, as `steward orgs` shows it")
     for parser in (register, listed, ended):
         parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _trust_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    waiting = _command(commands, "pending", "What Butler wants and is not in force, and why.", _pending)
+    approved = _command(commands, "approve", "Allow what waits: a bucket, a provider's key for jobs.", _approve)
+    approved.add_argument("fingerprint", type=_fingerprint, nargs="+", help="as `steward pending` shows them, whole")
+    keys = _group(commands, "provider-keys", "Providers' keys for jobs, entered inside.", _PROVIDER_KEYS_EXAMPLES)
+    entered = _command(keys, "set", "Keep a key, read from standard input or a file.", _provider_keys_set)
+    listed = _command(keys, "list", "Which are kept, and which wait.", _provider_keys_list, "provider-keys")
+    ended = _command(keys, "rm", "Forget a local key.", _provider_keys_rm)
+    for parser in (entered, ended):
+        parser.add_argument("provider", choices=PROVIDERS, help="whose key it is")
+        parser.add_argument("--org", type=_org, metavar="ID", help="the organisation (default: the only one)")
+    entered.add_argument("--file", metavar="F", help="read it from this file (default: standard input)")
+    storage = _group(commands, "storage", "The places that bodies go to.", _STORAGE_EXAMPLES)
+    checked = _command(storage, "check", "Try each of them; 1 when one fails.", _storage_check)
+    for parser in (waiting, approved, entered, listed, ended, checked):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _group(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, examples: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    parser = commands.add_parser(name, help=what, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
 
 def _egress_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -430,6 +476,12 @@ def _limit(text: str) -> int:
         return values.whole(1, 100_000)(text)
     except ValueError as refused:
         raise argparse.ArgumentTypeError(refused.args[0]) from None
+
+
+def _fingerprint(text: str) -> str:
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError("not a fingerprint of 64 hex digits; `steward pending` shows them")
+    return text
 
 
 def _butler_url(text: str) -> str:
@@ -609,6 +661,97 @@ def _view_audit(arguments: argparse.Namespace, settings: Settings) -> int:
         close()
     print(noted(entries, arguments.json), end="")
     return 0
+
+
+def _pending(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import trust_command
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        print(trust_command.pending(directory, arguments.json), end="")
+    finally:
+        close()
+    return 0
+
+
+def _approve(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import trust_command
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        by = trust_command.whoever()
+        print(trust_command.approve(directory, arguments.fingerprint, by, arguments.json), end="")
+    finally:
+        close()
+    return 0
+
+
+def _provider_keys_set(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import provider_keys_command
+    from steward.wiring import open_directory
+
+    if arguments.file is None:
+        key = provider_keys_command.read_key(sys.stdin)
+    else:
+        try:
+            with open(arguments.file, encoding="ascii") as file:
+                key = provider_keys_command.read_key(file)
+        except (OSError, UnicodeDecodeError):
+            raise SettingError("provider-keys: the file cannot be read as plain text") from None
+    directory, close = open_directory(settings)
+    try:
+        org_id = provider_keys_command.organisation(directory, arguments.org)
+        kept = directory.set_provider_key(org_id, arguments.provider, key)
+    finally:
+        close()
+    print(provider_keys_command.told(kept, arguments.json), end="")
+    return 0
+
+
+def _provider_keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import provider_keys_command
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        print(provider_keys_command.listed(directory, arguments.json), end="")
+    finally:
+        close()
+    return 0
+
+
+def _provider_keys_rm(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import provider_keys_command
+    from steward.wiring import open_directory
+
+    directory, close = open_directory(settings)
+    try:
+        org_id = provider_keys_command.organisation(directory, arguments.org)
+        gone = directory.remove_provider_key(org_id, arguments.provider)
+    finally:
+        close()
+    print(provider_keys_command.removed(arguments.provider, gone, arguments.json), end="")
+    return 0
+
+
+def _storage_check(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import storage_command
+    from steward.arriving import all_in_force
+    from steward.sent import Wanted
+    from steward.wiring import open_decided, open_directory, trust_of
+
+    directory, close = open_directory(settings)
+    try:
+        kept = directory.kept_configs()
+        waiting = sum(each.wanted is Wanted.STORAGE for each in directory.pending_approvals())
+    finally:
+        close()
+    places = storage_command.targets(settings.body_store, all_in_force(kept, trust_of(settings)))
+    checked = [storage_command.check(each, open_decided, uuid4()) for each in places]
+    print(storage_command.told(checked, waiting, arguments.json), end="")
+    return 0 if all(each.step is None for each in checked) else 1
 
 
 def _egress_schema(arguments: argparse.Namespace) -> int:

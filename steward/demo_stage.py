@@ -188,17 +188,17 @@ def settle_day(stage: Stage, count: int = DAY_OF_CALLS) -> None:
     """The day's calls, metered, priced, stored and recorded as the settling process does."""
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.settle import Settler
+    from steward.stores import OneStore
     from steward.wiring import open_store, price_book
 
-    book, store = price_book(stage.settings), open_store(stage.settings.body_store)
-    settler = Settler(PostgresLedger(stage.engine), store, lambda: book)
+    book, stores = price_book(stage.settings), OneStore(open_store(stage.settings.body_store))
+    settler = Settler(PostgresLedger(stage.engine), stores, lambda: book)
     calls = list(day(datetime.now(UTC), stage.callers, count))
     try:
         for at in range(0, count, DAY_AT_ONCE):
             settler.settle(calls[at : at + DAY_AT_ONCE])
     finally:
-        if store is not None:
-            store.close()
+        stores.close()
 
 
 @contextmanager

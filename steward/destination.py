@@ -6,9 +6,33 @@ may go there. The host's own role is a choice that only this network's settings 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from steward.words import Secret
+
+_S3_BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
+_NOT_BUCKETS: Final = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+"""Ends of names that are not buckets but doors to them, perhaps another account's.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
+_GCS_BUCKET: Final = re.compile(r"[a-z0-9](?=.{1,220}[a-z0-9]\Z)[a-z0-9_-]{0,62}(?:\.[a-z0-9_-]{1,63})*")
+_REGION: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def is_s3_bucket(name: str) -> bool:
+    """A bucket's plain name: no ARN, no access point, no alias."""
+    return _S3_BUCKET.fullmatch(name) is not None and not name.endswith(_NOT_BUCKETS)
+
+
+def is_gcs_bucket(name: str) -> bool:
+    """A bucket's plain name."""
+    return _GCS_BUCKET.fullmatch(name) is not None
+
+
+def is_region(name: str) -> bool:
+    """A plain word: it becomes part of a host's name."""
+    return _REGION.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +78,8 @@ class S3Destination:
     """SSE-KMS with this key; None leaves the bucket's own default."""
     expected_owner: str | None = None
     """The twelve digits of the account that must own the bucket."""
+    public_only: bool = False
+    """The endpoint's addresses are looked up again at each connect, and only public ones are connected to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +102,18 @@ class FilesDestination:
 
 
 Destination = S3Destination | GcsDestination | FilesDestination
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """One bucket that BODY_STORE_ALLOW names. Exactly it: no part of it stands for more."""
+
+    vendor: str
+    """`s3` or `gcs`."""
+    bucket: str
+    region: str | None = None
+    """Of a bucket at the vendor's own address."""
+    endpoint: str | None = None
+    """Another address than the vendor's own; then the region does not count."""
+    account: str | None = None
+    """The twelve digits of who must own it."""

@@ -21,9 +21,11 @@ from steward.destination import (
     GoogleServiceAccount,
     HostRole,
     S3Destination,
+    S3Keys,
 )
 from steward.ports import Registration
 from steward.settings import Settings
+from steward.words import Secret
 
 UNKNOWN_BUTLERS = "not known: the database did not say"
 _WIDTHS = (10, 44, 6)
@@ -74,7 +76,8 @@ def allowed_hosts(settings: Settings, registered: Sequence[Registration] | None 
         *_database(settings),
         *_providers(settings),
         *_proxy(settings),
-        *_bodies(settings.body_store),
+        *_bodies(settings.body_store, "BODY_STORE_URL"),
+        *_allowed(settings),
         *_prices(settings),
         *_sign_in(settings),
         *_butlers(settings, registered),
@@ -103,8 +106,19 @@ def _proxy(settings: Settings) -> Iterator[Host]:
         yield Host("proxy", proxy.hostname or "", proxy.port or 80, "HTTPS_PROXY")
 
 
-def _bodies(store: Destination | None) -> Iterator[Host]:
-    setting = "BODY_STORE_URL"
+def _allowed(settings: Settings) -> Iterator[Host]:
+    """Buckets that the control plane may name."""
+    if settings.body_store_allow is None:
+        yield Host("bodies", "as approved: steward storage check", 443, "steward approve")
+    for each in settings.body_store_allow or ():
+        bucket: Destination = GcsDestination(each.bucket, "", HostRole())
+        if each.vendor == "s3":  # the host's own role never goes to an endpoint of another
+            role = HostRole() if each.endpoint is None else S3Keys("", Secret(""))
+            bucket = S3Destination(each.bucket, "", role, each.region, each.endpoint)
+        yield from _bodies(bucket, "BODY_STORE_ALLOW")
+
+
+def _bodies(store: Destination | None, setting: str) -> Iterator[Host]:
     match store:
         case S3Destination():
             if store.endpoint:

@@ -389,6 +389,8 @@ class Record:
     body_url: str | None = None
     body_sha256: str | None = None
     body_bytes: int | None = None
+    storage_config_id: UUID | None = None
+    """Whose bucket has it: that of BODY_STORE_URL where there is none. It never leaves."""
 
     @property
     def ranks(self) -> tuple[int, int]:

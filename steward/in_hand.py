@@ -13,7 +13,7 @@ from enum import Enum, auto
 from steward import log
 from steward.backoff import Backoff
 from steward.exchange import Exchange, Intent, Record
-from steward.ports import Handed, Settled
+from steward.ports import Handed, Place, Settled
 from steward.settle import Settling
 
 _CALL_BYTES = 8 << 10
@@ -50,6 +50,8 @@ class Call:
     code: str = ""
     held_bytes: int = 0
     """What it counted for when it went to the store."""
+    place: Place | None = None
+    """Whose turn it takes with the store."""
 
     @property
     def record(self) -> Record:

@@ -7,16 +7,30 @@ inside, allow. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar, get_args
 from uuid import UUID
 
+import orjson
+
+from steward import values
+from steward.destination import (
+    GcsDestination,
+    GoogleServiceAccount,
+    HostRole,
+    S3Destination,
+    S3Keys,
+    is_gcs_bucket,
+    is_region,
+    is_s3_bucket,
+)
 from steward.domains import clean_text
 from steward.errors import ButlerNonsense
 from steward.ports import DeprecatedModels, Identity, SentKey
+from steward.sent import OwnerType, SentDestination, SentProviderKey, StorageConfig
 from steward.words import Secret
 
 T = TypeVar("T")
@@ -26,6 +40,8 @@ MAX_FIELDS: Final = 200
 MAX_ROWS: Final = 10_000
 """Of one answer, whatever was asked for."""
 MAX_ASSIGNMENTS: Final = 1000
+MAX_GOOGLE_KEY: Final = 16 << 10
+S3_DEFAULT_REGION: Final = "us-east-1"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NIL: Final = str(UUID(int=0))
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -37,6 +53,34 @@ _BEHAVIOURS: Final[Mapping[str, DeprecatedModels]] = MappingProxyType(
     {name: name for name in get_args(DeprecatedModels)}
 )
 _FIELD: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_PROVIDER: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_PROVIDER_KEY: Final = re.compile(r"[!-~]{8,4096}")
+_ACCESS_KEY_ID: Final = re.compile(r"[!-~]{3,128}")
+_SECRET_KEY: Final = re.compile(r"[!-~]{8,256}")
+_PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9.:-]{1,99}")
+_S3_FIELDS: Final = frozenset({"s3_bucket", "s3_region", "s3_endpoint", "s3_access_key_id", "s3_secret_access_key"})
+_GCS_FIELDS: Final = frozenset({"gcs_bucket", "gcs_project_id", "gcs_credentials_json"})
+_AWS_ENDPOINTS: Final = (
+    "https://s3.{region}.amazonaws.com",
+    "https://s3.{region}.amazonaws.com.cn",
+    "https://s3.amazonaws.com",
+)
+"""The vendor's own addresses, spelled out: exactly these. Others under its names may be anybody's."""
+_GOOGLE_KEY: Final[Mapping[str, re.Pattern[str]]] = {
+    "type": re.compile(r"service_account"),
+    "project_id": _PROJECT,
+    "private_key_id": re.compile(r"[0-9a-f]{1,128}"),
+    "private_key": re.compile(r"-----BEGIN PRIVATE KEY-----\n[A-Za-z0-9+/=\n]{1,8192}\n-----END PRIVATE KEY-----\n?"),
+    "client_email": re.compile(r"[A-Za-z0-9._-]{1,128}@[a-z0-9.-]{1,200}\.gserviceaccount\.com"),
+    "client_id": re.compile(r"[0-9]{0,64}"),
+    "auth_uri": re.compile(r"https://accounts\.google\.com/o/oauth2/(?:v2/)?auth"),
+    "token_uri": re.compile(r"https://(?:oauth2\.googleapis\.com|accounts\.google\.com/o/oauth2)/token"),
+    "auth_provider_x509_cert_url": re.compile(r"https://www\.googleapis\.com/oauth2/v1/certs"),
+    "client_x509_cert_url": re.compile(r"https://www\.googleapis\.com/robot/v1/metadata/x509/[A-Za-z0-9._%-]{1,256}"),
+    "universe_domain": re.compile(r"googleapis\.com"),
+}
+"""Every field that a Google key may have, with what it may say. Four are kept (SECURITY F7)."""
+_GOOGLE_KEPT: Final = ("client_email", "private_key", "private_key_id", "project_id")
 
 
 def identity(said: object) -> Identity:
@@ -162,11 +206,11 @@ def _sent_key(row: dict[str, object], org_id: UUID | None) -> SentKey:
     return SentKey(
         id=_id(row.get("id")),
         key_hash=digest,
-        name=_text(row.get("name")),
+        name=_name(row.get("name")),
         is_active=active,
         created_at=_moment(row.get("created_at")),
         updated_at=_moment(row.get("updated_at")),
-        description=_optional(_text, row.get("description") or None),
+        description=_optional(_name, row.get("description") or None),
         user_id=_optional(_id, row.get("user_id")),
         revoked_at=_optional(_moment, row.get("revoked_at")),
         deprecated_model_behavior=_BEHAVIOURS.get(str(row.get("deprecated_model_behavior")), "passthrough"),
@@ -210,8 +254,8 @@ def _optional(read: Callable[[object], T], said: object) -> T | None:
     return None if said is None else read(said)
 
 
-def _text(said: object) -> str:
-    """A name: 1 to 200 characters that the database takes; a longer one is cut."""
+def _name(said: object) -> str:
+    """1 to 200 characters that the database takes; a longer one is cut."""
     if not isinstance(said, str) or not (kept := clean_text(said.strip(), MAX_NAME).strip()):
         raise ButlerNonsense
     return kept
@@ -241,3 +285,136 @@ def _fields(said: object) -> frozenset[str] | None:
     if not isinstance(said, list) or len(said) > MAX_FIELDS or "id" not in said:
         raise ButlerNonsense
     return frozenset(each for each in said if isinstance(each, str) and _FIELD.fullmatch(each))
+
+
+def storage_configs(said: object) -> tuple[StorageConfig, ...]:
+    """The answer to `CloudStorageConfigs`. Raises ButlerNonsense for what is no list of at most 10,000 rows.
+
+    A row without an owner is skipped, alone. One whose owner is known and whose rest is not understood, or that stands
+    twice, has no destination: what was in force for that owner stays. `not_understood` counts both.
+    """
+    rows: dict[tuple[OwnerType, UUID], StorageConfig] = {}
+    for row in _rows(said):
+        try:
+            owner = OwnerType(str(row["owner_type"])), _id(row.get("owner_id"))
+        except (ButlerNonsense, KeyError, ValueError):
+            continue
+        try:
+            read = StorageConfig(*owner, _destination(row))
+        except ValueError:
+            read = StorageConfig(*owner, None)
+        rows[owner] = replace(read, destination=None) if owner in rows else read
+    return tuple(rows.values())
+
+
+def provider_keys(said: object) -> tuple[SentProviderKey, ...]:
+    """The answer to `ProviderKeys`. A row that is not understood, or whose id stands twice, is skipped.
+
+    Raises ButlerNonsense as above.
+    """
+    keys: dict[UUID, SentProviderKey] = {}
+    for row in _rows(said):
+        try:
+            key = _provider_key(row)
+        except (ButlerNonsense, ValueError):
+            continue
+        keys.setdefault(key.id, key)
+    return tuple(keys.values())
+
+
+def not_understood(said: object, kept: Sequence[StorageConfig | SentProviderKey]) -> int:
+    """How many of the rows were not understood."""
+    empty = sum(isinstance(each, StorageConfig) and each.destination is None for each in kept)
+    return (len(said) if isinstance(said, list) else 0) - len(kept) + empty
+
+
+def _rows(said: object) -> list[dict[str, object]]:
+    if not isinstance(said, list) or len(said) > MAX_ROWS:
+        raise ButlerNonsense
+    return [row for row in said if isinstance(row, dict)]
+
+
+def _provider_key(row: dict[str, object]) -> SentProviderKey:
+    """The user's who is named, else the organisation's. Raises ButlerNonsense, ValueError."""
+    user, org = (None if row.get(name) in (None, "") else _id(row[name]) for name in ("user_id", "org_id"))
+    if user is None and org is None:
+        raise ValueError("nobody's")
+    provider, key = _text(row, "provider", _PROVIDER), _text(row, "key", _PROVIDER_KEY)
+    if provider is None or key is None:
+        raise ValueError("a provider and its key")
+    owner_type = OwnerType.ORG if user is None else OwnerType.USER
+    return SentProviderKey(_id(row.get("id")), owner_type, user or org or _id(None), provider, Secret(key), org)
+
+
+def _destination(row: dict[str, object]) -> SentDestination:
+    """Raises ValueError for a field too many, too few, or of another form."""
+    own, others = (_S3_FIELDS, _GCS_FIELDS) if row.get("provider") == "s3" else (_GCS_FIELDS, _S3_FIELDS)
+    given = {name for name, value in row.items() if value not in (None, "")}
+    if others & given or any(name.startswith(("s3_", "gcs_")) for name in given - own):
+        raise ValueError("fields of two vendors, or of none")
+    if row.get("provider") == "s3":
+        return _s3(row)
+    if row.get("provider") == "gcs":
+        return _gcs(row)
+    raise ValueError("another vendor")
+
+
+def _s3(row: dict[str, object]) -> S3Destination:
+    bucket, region = _text(row, "s3_bucket"), _text(row, "s3_region")
+    if bucket is None or not is_s3_bucket(bucket) or (region is not None and not is_region(region)):
+        raise ValueError("a bucket and its region")
+    key_id, secret = _text(row, "s3_access_key_id", _ACCESS_KEY_ID), _text(row, "s3_secret_access_key", _SECRET_KEY)
+    if (key_id is None) != (secret is None):
+        raise ValueError("half a credential")
+    endpoint = _endpoint(_text(row, "s3_endpoint"), region)
+    return S3Destination(
+        bucket,
+        "",
+        HostRole() if key_id is None or secret is None else S3Keys(key_id, Secret(secret)),
+        region=region if region is not None or endpoint is not None else S3_DEFAULT_REGION,
+        endpoint=endpoint,
+    )
+
+
+def _endpoint(given: str | None, region: str | None) -> str | None:
+    """Written in one way; None for the vendor's own."""
+    if given is None:
+        return None
+    written = values.store_endpoint(given)
+    own = {each.format(region=region or S3_DEFAULT_REGION) for each in _AWS_ENDPOINTS}
+    return None if written in own else written
+
+
+def _gcs(row: dict[str, object]) -> GcsDestination:
+    bucket, project = _text(row, "gcs_bucket"), _text(row, "gcs_project_id", _PROJECT)
+    if bucket is None or not is_gcs_bucket(bucket):
+        raise ValueError("a bucket")
+    return GcsDestination(bucket, "", _google_key(row.get("gcs_credentials_json")), project=project)
+
+
+def _google_key(said: object) -> HostRole | GoogleServiceAccount:
+    """Rebuilt from four fields; each other one may say what Google's own keys say, and nothing else."""
+    if said in (None, ""):
+        return HostRole()
+    if isinstance(said, str):
+        if len(said) > MAX_GOOGLE_KEY:
+            raise ValueError("too long")
+        said = orjson.loads(said.encode("utf-8", "replace"))
+    if not isinstance(said, dict) or not said.keys() <= _GOOGLE_KEY.keys():
+        raise ValueError("another field")
+    texts = {name: _text(said, name, pattern) for name, pattern in _GOOGLE_KEY.items()}
+    kept = [texts[name] for name in ("type", *_GOOGLE_KEPT)]
+    if None in kept:
+        raise ValueError("a field too few")
+    email, private_key, key_id, project = (each or "" for each in kept[1:])
+    return GoogleServiceAccount(email, Secret(private_key), key_id, project)
+
+
+def _text(row: Mapping[str, object], name: str, pattern: re.Pattern[str] | None = None) -> str | None:
+    """None where there is nothing. Raises ValueError for what is no text, or of another form."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or (pattern is not None and not pattern.fullmatch(value)):
+        raise ValueError("of another form")
+    return value

@@ -100,6 +100,9 @@ KEYS = Metric("steward_known_keys", "livemax", "Keys in memory.")
 BUTLER_UNHEARD = Metric(
     "steward_butler_unheard_seconds", "livemax", "Longest time since an organisation's Butler was heard."
 )
+APPROVALS_PENDING = Metric(
+    "steward_approvals_pending", "livemax", "What Butler sent and waits for `steward approve`: buckets, provider keys."
+)
 RESIDENT = Metric("steward_resident_bytes", "livesum", "Resident memory.", ("role",))
 
 TABLE = (
@@ -108,5 +111,5 @@ TABLE = (
     *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST),
     *(EXPORTED, KEPT_LOCAL, EXPORT_WAITING, EXPORT_LAG),
     *(PROCESSES, READY, DATABASE_UP, DATABASE_CONNECTIONS, IN_FLIGHT, CONNECTIONS, UPSTREAM, KEYS),
-    *(BUTLER_UNHEARD, RESIDENT),
+    *(BUTLER_UNHEARD, APPROVALS_PENDING, RESIDENT),
 )

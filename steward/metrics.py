@@ -213,6 +213,7 @@ class RelayState:
     """None where calls are not spooled."""
     butler_unheard_s: float = 0.0
     """The longest of all organisations."""
+    approvals_pending: int = 0
 
 
 class RelayMetrics:
@@ -231,6 +232,7 @@ class RelayMetrics:
         put(names.UPSTREAM, state.held.upstream)
         put(names.KEYS, state.known_keys)
         put(names.BUTLER_UNHEARD, state.butler_unheard_s)
+        put(names.APPROVALS_PENDING, state.approvals_pending)
         if state.spool_limit_bytes is not None:
             put(names.SPOOL_LIMIT, state.spool_limit_bytes)
         put(names.DATABASE_CONNECTIONS, state.held.database_in_use, ("in_use",))

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from steward.errors import BadRequest
 from steward.exchange import BodyRef, BodyState, Caller, Exchange, Headers, Intent, Outbound, Record
+from steward.trust_book import TrustBook
 from steward.words import Secret
 
 if TYPE_CHECKING:  # models take a fifth of a second to build: who relays never needs them
@@ -235,6 +236,31 @@ class BodyStore(Protocol):
         """Gives back connections and threads."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A store that was decided on, and whose it is. The same one as long as nothing about it changes."""
+
+    store: BodyStore
+    config_id: UUID | None = None
+    """What rows call it; None for that of BODY_STORE_URL."""
+
+
+class Stores(Protocol):
+    """Where bodies go, by caller. Every method may be called from any thread."""
+
+    def of(self, caller: Caller) -> Place | None:
+        """Where this caller's bodies go now; None: they are not kept. Cheap: asked for every call. Raises nothing."""
+
+    def holding(self, org_id: UUID, config_id: UUID | None) -> BodyStore | None:
+        """The store whose bodies rows of this organisation name so, to read from; None when it is not in force."""
+
+    def changes(self) -> int:
+        """A number that grows with every change of what `of` answers."""
+
+    def close(self) -> None:
+        """Gives back all stores."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A row that the ledger will not take, alone at fault."""
@@ -436,6 +462,7 @@ class BodyRow:
     url: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
+    storage_config_id: UUID | None = None
 
 
 class BodyBook(Protocol):
@@ -597,10 +624,11 @@ class Turns(Protocol):
         """Lets go of all."""
 
 
-class Directory(Protocol):
+class Directory(TrustBook, Protocol):
     """Keys and the instance's own secrets. Each change in one transaction; what is a tenant's takes the organisation.
 
-    Every method raises LedgerUnavailable when the database cannot say, SchemaTooOld when the tables are missing.
+    What Butler wants and what was approved is the part of `trust_book.py`. Every method raises LedgerUnavailable when
+    the database cannot say, SchemaTooOld when the tables are missing.
     """
 
     def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:

@@ -6,6 +6,7 @@ others have spoken, because calls are settled meanwhile.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -68,8 +69,8 @@ class Report:
     objects: int = 0
     waiting: int = 0
     """Bodies that wait in the spool: no gap."""
-    elsewhere: int = 0
-    """Rows whose body another store has, by their URL: not looked at."""
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """How many rows have their body in another store, by its address: not looked at."""
     gaps: list[Gap] = field(default_factory=list)
 
 
@@ -143,10 +144,10 @@ class Reconcile:
             pending += [row for row in page if row.body_state is BodyState.PENDING and row.requested_at < until]
             for row in page:
                 if row.body_state is BodyState.STORED and row.key is not None:
-                    if row.url == self._store.url(row.key):
+                    if row.storage_config_id is None and row.url == self._store.url(row.key):
                         stored.append(row)
                     else:
-                        report.elsewhere += 1
+                        report.elsewhere[_address(row)] += 1
         return pending, stored
 
     def _bodies(self, rows: Sequence[BodyRow], objects: dict[str, StoredObject]) -> list[Gap]:
@@ -222,3 +223,10 @@ class Reconcile:
             self._kept.try_again(gap.id)
             return Remedy.AGAIN
         return Remedy.MARKED if marked else Remedy.LEFT
+
+
+def _address(row: BodyRow) -> str:
+    """The bucket or folder of a row's body; the organisation's, where a config of its own says so."""
+    scheme, _, rest = (row.url or "?").partition("://")
+    place = f"{scheme}://{rest.partition('/')[0]}"
+    return place if row.storage_config_id is None else f"{place} of organisation {row.org_id}"

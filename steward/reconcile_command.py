@@ -13,6 +13,7 @@ from typing import TextIO
 
 import orjson
 
+from steward import ingress
 from steward.reconcile import Gap, GapKind, Reconcile, Report
 from steward.settings import Settings
 from steward.wiring import open_reconcile
@@ -41,7 +42,8 @@ def _json(report: Report) -> str:
         "rows": report.rows,
         "objects": report.objects,
         "waiting": report.waiting,
-        "elsewhere": report.elsewhere,
+        "elsewhere": report.elsewhere.total(),
+        "elsewhere_by_place": dict(report.elsewhere),
         "gaps": [_facts(gap) for gap in report.gaps],
     }
     return orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
@@ -63,7 +65,8 @@ def _table(report: Report) -> str:
         f"{'rows':<28}{report.rows:>10,}",
         f"{'objects':<28}{report.objects:>10,}",
         f"{'bodies that wait':<28}{report.waiting:>10,}",
-        f"{'bodies in another store':<28}{report.elsewhere:>10,}",
+        f"{'bodies in another store':<28}{report.elsewhere.total():>10,}",
+        *(f"  {ingress.shown(place)}: {count:,}" for place, count in report.elsewhere.most_common(SHOWN)),
         *(f"{kind.value:<28}{counts[kind]:>10,}" for kind in GapKind),
     ]
     for gap in report.gaps[:SHOWN]:

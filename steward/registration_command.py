@@ -6,15 +6,13 @@ It prints no token, and what Butler calls itself is shown with control character
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TextIO
-
-import orjson
 
 from steward import ingress, values
 from steward.errors import SettingError
 from steward.ports import Registration
+from steward.printing import as_json as _json
 from steward.registering import Waiting, facts, nothing_waits
 from steward.settings import Settings
 from steward.words import Secret
@@ -62,9 +60,3 @@ def _line(each: Registration, waiting: Mapping[str, int]) -> str:
     state = "deregistered" if each.deregistered_at else f"since {each.registered_at:%Y-%m-%d %H:%M} UTC"
     columns = f"{each.org_id}  {ingress.shown(each.org_name):<24}  {each.butler_url:<40}"
     return "  ".join([columns, ", ".join([state, *said])]) + "\n"
-
-
-def _json(value: object) -> str:
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
-    # JSON need not escape what moves a terminal's cursor or turns its text around: we do.
-    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from steward import values, view_values
+from steward.body_store_allow import allow_list
+from steward.body_store_allow import shown as shown_allow_list
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -46,7 +48,8 @@ TABLE: tuple[Setting, ...] = (
         "64 hex digits",
         "Seals secrets at rest and keys the hashes of provider credentials. Losing it loses what it sealed.",
         secret=True,
-        required="migrate, serve, settle, spool, reconcile, keys, register, orgs, deregister, export, egress",
+        required="migrate, serve, settle, spool, reconcile, keys, register, orgs, deregister, export, egress, pending, "
+        "approve, provider-keys, storage",
     ),
     Setting(
         "POSTGRES_HOST",
@@ -357,6 +360,23 @@ TABLE: tuple[Setting, ...] = (
         "text",
         "The project that is billed for storage calls.",
         optional=True,
+    ),
+    Setting(
+        "BODY_STORE_ALLOW",
+        allow_list,
+        None,
+        "comma-separated list of s3://bucket@region[/account], gs://bucket, https://endpoint/bucket",
+        "The only buckets that storage settings from Butler may name, exactly; with it nothing is approved by hand.",
+        optional=True,
+        show=shown_allow_list,
+    ),
+    Setting(
+        "TRUST_WINDOW",
+        values.duration(0, 30 * DAY_S),
+        "24h",
+        "duration",
+        "After `steward register`: how long a bucket from Butler, at the vendor's own address and with credentials of "
+        "its own, is used without `steward approve`.",
     ),
     Setting(
         "AWS_ACCESS_KEY_ID",

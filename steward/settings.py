@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from steward import values
 from steward.body_store_url import StoreOptions, destination
-from steward.destination import Destination, GcsDestination, S3Destination
+from steward.destination import Allowed, Destination, GcsDestination, S3Destination
 from steward.errors import SettingError
 from steward.exchange import Origin
 from steward.setting_table import TABLE, Setting
@@ -108,6 +108,8 @@ class Settings:
     spool_flush_interval_s: float
     body_retry_for_s: float
     body_store: Destination | None
+    body_store_allow: tuple[Allowed, ...] | None
+    trust_window_s: float
     capture: Literal["full", "metadata"]
     capture_max_bytes: int
     batch_interval_s: float

@@ -18,7 +18,7 @@ from steward.errors import LedgerFault
 from steward.exchange import BodyState, Cost, Exchange, Intent, Metered, Operation, Outcome, Record, UsageSource
 from steward.meter import meter
 from steward.metrics import CallMetrics
-from steward.ports import BodyStore, Ledger, Put, PutResult, Refused
+from steward.ports import Ledger, Place, Put, PutResult, Refused, Stores
 from steward.price import PriceBook
 from steward.providers import TEMPLATES
 
@@ -72,13 +72,13 @@ class Settler:
     def __init__(
         self,
         ledger: Ledger,
-        store: BodyStore | None,
+        stores: Stores,
         prices: Callable[[], PriceBook],
         keep_bodies: bool = True,
         metrics: CallMetrics | None = None,
     ) -> None:
         self._ledger = ledger
-        self._store = store
+        self._stores = stores
         self._prices = prices
         self._keep_bodies = keep_bodies
         self.metrics = metrics or CallMetrics()
@@ -140,11 +140,19 @@ class Settler:
         return row(exchange, Metered(UsageSource.NONE), None, False, state)
 
     def _first_state(self, exchange: Exchange) -> BodyState:
-        if self._store is None or exchange.route.secretive:
+        if exchange.route.secretive or self.place(exchange) is None:
             return BodyState.NONE
         if not self._keep_bodies:
             return BodyState.OFF
         return BodyState.SHED if exchange.bodies_shed else BodyState.PENDING
+
+    def place(self, exchange: Exchange) -> Place | None:
+        """Where the body of this exchange goes, as things stand now."""
+        return self._stores.of(exchange.caller)
+
+    def stores_changed(self) -> int:
+        """A number that grows with every change of where bodies go."""
+        return self._stores.changes()
 
     def store(self, settling: Sequence[Settling]) -> None:
         """Puts the bodies that wait: each row becomes `stored` or `failed`, or stays `pending` when to try again.
@@ -165,10 +173,10 @@ class Settler:
     def put(self, settling: Sequence[Settling]) -> None:
         """Puts these bodies once, all at a time, for who can wait: each row becomes `stored` or stays `pending`.
 
-        Of those that stay, `refused` and `broken` say why it may be for good.
+        Of those that stay, `refused` and `broken` say why it may be for good. Where each goes is decided now: what was
+        approved or changed since it was metered counts.
         """
-        assert self._store is not None
-        puts: list[tuple[Settling, Put]] = []
+        by_place: dict[Place, list[tuple[Settling, Put]]] = {}
         for each in settling:
             try:
                 body = each.body or build(each.exchange)
@@ -180,11 +188,20 @@ class Settler:
                 each.broken = True
                 continue
             each.body = body
-            puts.append((each, Put(object_key(each.exchange), body.source, body.sha256, body.size_bytes)))
-        results = self._store.put_many([put for _, put in puts])
-        for (each, put), result in zip(puts, results, strict=True):
-            _take_result(each, put, result)
-            self.metrics.put(result)
+            put = Put(object_key(each.exchange), body.source, body.sha256, body.size_bytes)
+            place = self.place(each.exchange)
+            if place is None:
+                self._take(each, PutResult(None, refused=True, code="NoStore"), None)
+            else:
+                by_place.setdefault(place, []).append((each, put))
+        for place, puts in by_place.items():
+            results = place.store.put_many([put for _, put in puts])
+            for (each, _), result in zip(puts, results, strict=True):
+                self._take(each, result, place)
+
+    def _take(self, settling: Settling, result: PutResult, place: Place | None) -> None:
+        _take_result(settling, result, place)
+        self.metrics.put(result)
 
     def record(self, records: Sequence[Record]) -> list[Refused]:
         """One statement for the batch. A row that is refused is said, alone. Raises LedgerUnavailable, SchemaTooOld."""
@@ -199,7 +216,7 @@ class Settler:
         return refused
 
 
-def _take_result(settling: Settling, put: Put, result: PutResult) -> None:
+def _take_result(settling: Settling, result: PutResult, place: Place | None) -> None:
     ref = result.ref
     if ref is None:
         settling.refused = (result.code or "refused") if result.refused else None
@@ -217,6 +234,7 @@ def _take_result(settling: Settling, put: Put, result: PutResult) -> None:
         body_url=ref.url,
         body_sha256=ref.sha256,
         body_bytes=ref.size_bytes,
+        storage_config_id=None if place is None else place.config_id,
     )
     settling.let_go_of_object()
 

@@ -18,7 +18,8 @@ from steward.backoff import FIRST_S, LONGEST_S, Backoff
 from steward.errors import LedgerFault
 from steward.exchange import BodyState, Exchange, Intent
 from steward.in_hand import Call, End, Marks, forget_bodies
-from steward.ports import Depth, Handed, Ledger, Settled
+from steward.outlets import Outlet, Outlets
+from steward.ports import Depth, Handed, Ledger, Place, Settled
 from steward.putting import Putting
 from steward.settle import Settler
 
@@ -72,7 +73,7 @@ class Clocks:
 
 
 class Rounds:
-    """One taker of one queue. One thread calls it; the store has another."""
+    """One taker of one queue. One thread calls it; each store has another."""
 
     def __init__(
         self,
@@ -87,13 +88,12 @@ class Rounds:
         self._ledger_ready = ledger.ready
         self._limits = limits
         self._clocks = clocks
-        self._ledger_away, self._store_away, self._queue_away, self._poison_stays = (
-            Backoff(limits.backoff_s, limits.backoff_max_s, clocks.now, clocks.chance) for _ in range(4)
+        self._ledger_away, self._queue_away, self._poison_stays = (
+            Backoff(limits.backoff_s, limits.backoff_max_s, clocks.now, clocks.chance) for _ in range(3)
         )
         self._marks = Marks(queue, self._queue_away, self._poison_stays)
-        self._refused_since: float | None = None
-        self._took_at: float | None = None
-        self._putting = Putting(self._put, limits.at_once, clocks.now)
+        self._outlets = Outlets(self._outlet)
+        self._stores_changed = settler.stores_changed()
         self._with_store: set[Call] = set()
         self._held_bytes = 0
         self._rows: list[Call] = []
@@ -128,7 +128,7 @@ class Rounds:
 
     def close(self) -> None:
         """Stops where it stands: what is in hand is handed out again to the next who takes."""
-        self._putting.close()
+        self._outlets.close()
 
     # rows
 
@@ -228,36 +228,75 @@ class Rounds:
 
     # bodies
 
-    def _room(self) -> tuple[int, int]:
+    def _outlet(self, place: Place) -> Outlet:
+        """A new one."""
+        limits, clocks = self._limits, self._clocks
+        away = Backoff(limits.backoff_s, limits.backoff_max_s, clocks.now, clocks.chance)
+        return Outlet(place, Putting(self._put, limits.at_once, clocks.now), away)
+
+    def _room(self, outlet: Outlet) -> tuple[int, int]:
         """How many bodies, and how many octets of them, may go to the store now."""
-        if self._store_away.waits() > 0 or self._putting.silent_s() >= self._limits.stalled_s:
+        if outlet.away.waits() > 0 or outlet.putting.silent_s() >= self._limits.stalled_s:
             return 0, 0
         room = max(0, self._limits.held_bytes - self._held_bytes)
-        if self._store_away.failing:
-            return (0 if self._with_store else self._limits.probe), room
+        if len(self._outlets) > 1:
+            room //= 2  # one that hangs may not have all of it
+        if outlet.away.failing:
+            return (0 if outlet.busy else self._limits.probe), room
         return self._limits.batch, room
 
     def _offer(self, calls: Sequence[Call]) -> None:
-        """To the store what it may have now; the rest waits in the queue, its row written at once."""
-        most, room = self._room()
-        going: list[Call] = []
+        """To its store what it may have now; the rest waits, its row written at once."""
+        by_place: dict[Place | None, list[Call]] = {}
         for call in calls:
             call.end = End.BODY_WAITS
+            by_place.setdefault(self._place(call), []).append(call)
+        for place, some in by_place.items():
+            outlet = None if place is None else self._outlets.of(place)
+            if outlet is None:
+                for call in some:
+                    self._through(call)
+            else:
+                self._hand(outlet, some)
+
+    def _place(self, call: Call) -> Place | None:
+        assert call.settling is not None
+        return self._settler.place(call.settling.exchange)
+
+    def _hand(self, outlet: Outlet, calls: Sequence[Call]) -> None:
+        most, room = self._room(outlet)
+        going: list[Call] = []
+        for call in calls:
             if len(going) < most and room > 0:
-                call.held_bytes = call.weight()
+                call.held_bytes, call.place = call.weight(), outlet.place
                 room -= call.held_bytes
                 going.append(call)
+            elif call.recorded:
+                call.let_go()
+                forget_bodies(call.handed)
+                outlet.parked.append(call.handed)
             else:
                 self._through(call)
         self._with_store.update(going)
+        outlet.busy += len(going)
         self._held_bytes += sum(call.held_bytes for call in going)
-        self._putting.hand(going)
+        outlet.putting.hand(going)
 
     def _take_bodies(self) -> bool:
-        """Bodies that waited, when the store has room beside the new ones and the ledger can take their rows."""
-        most, room = self._room()
-        if most <= 0 or room <= 0 or self._ledger_away.failing or self._marks.waiting() > _MANY_MARKS:
+        """Bodies that waited, when their stores have room beside the new ones and the ledger can take their rows."""
+        if self._ledger_away.failing or self._marks.waiting() > _MANY_MARKS:
             return False
+        changed = self._settler.stores_changed()
+        if changed != self._stores_changed:  # what waits for one store may go to another now
+            self._stores_changed = changed
+            for outlet in self._outlets:
+                outlet.away.hurry()
+        unparked = self._unpark()
+        rooms = [self._room(outlet) for outlet in self._outlets]
+        most = max((most for most, _ in rooms), default=self._limits.batch)
+        room = max((room for most, room in rooms if most), default=0) if rooms else self._limits.held_bytes
+        if most <= 0 or room <= 0 or self._outlets.parked() >= self._limits.ahead:
+            return unparked
         taken = self._queue.take_bodies(most, min(room, self._limits.batch_bytes))
         calls = [call for handed in taken if (call := self._metered(handed)) is not None]
         self._offer([call for call in calls if call.record.body_state is BodyState.PENDING])
@@ -268,7 +307,20 @@ class Rounds:
                 call.end, call.code = End.KEEP_BODY, "no_store"
                 self._rows.append(call)
                 call.recorded = False
-        return bool(taken)
+        return bool(taken) or unparked
+
+    def _unpark(self) -> bool:
+        """Back into the queue as much as its store may have now: it is handed out anew, bodies and all."""
+        unparked = 0
+        for outlet in self._outlets:
+            most, room = self._room(outlet)
+            for _ in range(min(most, len(outlet.parked)) if room > 0 else 0):
+                self._marks.add(End.BODY_WAITS, outlet.parked.popleft())
+                unparked += 1
+        if unparked:
+            self._marks.flush()
+        self._outlets.tidy()
+        return unparked > 0
 
     def _put(self, calls: list[Call]) -> bool:
         """In the thread of the store; whether it takes anything."""
@@ -276,54 +328,62 @@ class Rounds:
         return any(_shows_the_store_works(call) for call in calls)
 
     def _collect(self, within_s: float) -> bool:
-        """Decides on each body that was tried; a store that takes nothing is left alone for a while."""
-        tried = self._putting.tried(within_s)
-        if self._putting.paused():
-            self._store_away.failed()
+        """Decides on each body that was tried."""
+        busy = [outlet for outlet in self._outlets if outlet.busy or outlet.putting.paused()]
+        heard = [self._hear(outlet, within_s / len(busy)) for outlet in busy]
+        return any(heard)
+
+    def _hear(self, outlet: Outlet, within_s: float) -> bool:
+        """What its store said; one that takes nothing is left alone for a while."""
+        putting = outlet.putting
+        tried = putting.tried(within_s)
+        if putting.paused():
+            outlet.away.failed()
             refused = any(call.settling is not None and call.settling.refused is not None for call in tried)
-            if refused and self._refused_since is None:
-                self._refused_since = self._clocks.now()
+            if refused and outlet.refused_since is None:
+                outlet.refused_since = self._clocks.now()
         elif any(_shows_the_store_works(call) for call in tried):
-            self._store_away.worked()
-            self._refused_since = None
-            self._took_at = self._clocks.now()
+            outlet.away.worked()
+            outlet.refused_since = None
+            outlet.took_at = self._clocks.now()
         for call in tried:
-            self._decide(call)
+            self._decide(outlet, call)
         if tried and all(call.end is End.KEEP_BODY for call in tried):
-            self._store_away.hurry()  # what was refused for its whole time is given up; as many may wait as a day makes
-        if self._putting.paused() or self._putting.silent_s() >= self._limits.stalled_s:
-            for call in self._putting.recall():
-                self._back(call)
+            outlet.away.hurry()  # what was refused for its whole time is given up; as many may wait as a day makes
+        if putting.paused() or putting.silent_s() >= self._limits.stalled_s:
+            for call in putting.recall():
+                self._back(outlet, call)
         return bool(tried)
 
-    def _decide(self, call: Call) -> None:
+    def _decide(self, outlet: Outlet, call: Call) -> None:
         settling = call.settling
         assert settling is not None
         if settling.record.body_state is BodyState.STORED:
-            self._back(call, End.DONE)
+            self._back(outlet, call, End.DONE)
         elif settling.broken:
             settling.record = replace(settling.record, body_state=BodyState.FAILED)
-            self._back(call, End.SET_ASIDE, "body_not_built")
-        elif settling.refused is not None and self._refused_for_good(settling.exchange):
+            self._back(outlet, call, End.SET_ASIDE, "body_not_built")
+        elif settling.refused is not None and self._refused_for_good(outlet, settling.exchange):
             log.say("body_lost", logging.ERROR, id=settling.record.id, body_state=BodyState.FAILED)
             settling.record = replace(settling.record, body_state=BodyState.FAILED)
-            self._back(call, End.KEEP_BODY, settling.refused)
+            self._back(outlet, call, End.KEEP_BODY, settling.refused)
         else:
-            self._back(call)
+            self._back(outlet, call)
 
-    def _refused_for_good(self, exchange: Exchange) -> bool:
+    def _refused_for_good(self, outlet: Outlet, exchange: Exchange) -> bool:
         """The call is old enough, and the no is its own or not the store's first since the process began."""
         retry_s = self._limits.body_retry_s
         if self._clocks.utc_now() - exchange.requested_at < timedelta(seconds=retry_s):
             return False
-        now, since, took_at = self._clocks.now(), self._refused_since, self._took_at
+        now, since, took_at = self._clocks.now(), outlet.refused_since, outlet.took_at
         if took_at is not None and now - took_at <= 2 * self._limits.backoff_max_s:
             return True
         return since is not None and now - since >= min(retry_s, _PATIENCE_S)
 
-    def _back(self, call: Call, end: End = End.BODY_WAITS, code: str = "") -> None:
+    def _back(self, outlet: Outlet, call: Call, end: End = End.BODY_WAITS, code: str = "") -> None:
         """The store is through with it."""
         self._with_store.discard(call)
+        outlet.busy -= 1
         self._held_bytes -= call.held_bytes
         if call.end is End.SET_ASIDE:  # the ledger refused its row meanwhile
             self._marks.add(call.end, call.handed, call.code)

@@ -278,6 +278,21 @@ def endpoint(given: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def store_endpoint(given: str) -> str:
+    """A storage endpoint, written in one way: lower case, no default port, no final dot. Raises ValueError.
+
+    Link-local addresses, where clouds keep their metadata services, are no store's.
+    """
+    parts = web_address(endpoint(given))
+    name = (parts.hostname or "").lower().rstrip(".")
+    literal = address(name)
+    if literal is not None and (literal.is_link_local or literal.is_multicast or literal.is_unspecified):
+        raise ValueError("names no address of a store")
+    host_part = f"[{name}]" if ":" in name else name
+    default = 443 if parts.scheme == "https" else 80
+    return f"{parts.scheme}://{host_part}{'' if parts.port in (None, default) else f':{parts.port}'}"
+
+
 def proxy(given: str) -> Secret[str]:
     """An egress proxy, `http://[user:password@]host:port`; `host:port` means the same."""
     whole_url = given if "://" in given else f"http://{given}"

@@ -30,6 +30,7 @@ from steward.exchange import Origin
 from steward.forward import Pool, PoolLimits, tls_context
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, Connections, QueueMetrics, RelayMetrics, RelayState
+from steward.policy import Local
 from steward.ports import (
     AfterResponse,
     BodyBook,
@@ -56,6 +57,8 @@ from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
+from steward.stores import DecidedStores, Looking
+from steward.trust_book import TrustBook
 from steward.values import ALL_TAGS
 from steward.viewing import CALLBACK_PATH, Viewing
 from steward.words import Secret
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from steward.adapters.httpx_upstream import HttpxUpstream
+    from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
     from steward.adapters.spool_quarantine import Quarantine
@@ -84,6 +88,7 @@ _CLOCKWORK_ENDS_S = 5.0
 _WAIT_FOR_DATABASE_S = 2.0
 _BUTLERS_EVERY_S = 10.0
 _MOST_COUNTED = 10_000
+_PENDING_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -96,6 +101,8 @@ class Health:
     wrong_key: bool = False
     butlers: tuple[Registration, ...] = ()
     """The organisations that are registered, and when the Butler of each was heard."""
+    approvals_pending: int | None = None
+    """What of Butler's waits for a person inside; None: not known."""
     draining: bool = False
 
 
@@ -141,9 +148,9 @@ class Services:
         """What is shown of this process; the server knows its calls and its callers' connections."""
         heard, keys = self.authenticator.database_heard(), self.authenticator.known_keys
         limit = self.settings.spool_max_bytes if self.settings.after_response == "spool" else None
-        unheard = longest_unheard_s(self.health.butlers, datetime.now(UTC))
+        unheard, pending = longest_unheard_s(self.health.butlers, datetime.now(UTC)), self.health.approvals_pending or 0
         state = RelayState(self.ready() == "ready", heard, calls, connections, keys, self.held(), limit)
-        return replace(state, butler_unheard_s=unheard)
+        return replace(state, butler_unheard_s=unheard, approvals_pending=pending)
 
     async def start(self) -> None:
         """Starts what runs in the background. Never waits for a service."""
@@ -224,7 +231,12 @@ def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
     from steward.adapters.postgres_directory import PostgresDirectory
 
     engine, keyring = open_database(settings)
-    return PostgresDirectory(engine, keyring), engine.dispose
+    return PostgresDirectory(engine, keyring, trust_of(settings)), engine.dispose
+
+
+def trust_of(settings: Settings) -> Local:
+    """What the settings say of what Butler wants."""
+    return Local(settings.body_store_allow, settings.trust_window_s, settings.managed_enabled)
 
 
 def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, Callable[[str, Secret[str]], ControlPlane]]:
@@ -237,7 +249,9 @@ def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, Calla
     engine, keyring = open_database(settings)
     undo.callback(engine.dispose)
     egress_log = PostgresEgressLog(engine, keyring)
-    return PostgresDirectory(engine, keyring), lambda url, token: LoggedButler(opener(url, token), egress_log)
+    return PostgresDirectory(engine, keyring, trust_of(settings)), lambda url, token: LoggedButler(
+        opener(url, token), egress_log
+    )
 
 
 def open_egress_log(settings: Settings, undo: ExitStack) -> EgressLog:
@@ -256,14 +270,16 @@ def open_orgs(settings: Settings, undo: ExitStack) -> tuple[Directory, Counted]:
 
     engine, keyring = open_database(settings)
     undo.callback(engine.dispose)
-    return PostgresDirectory(engine, keyring), counting(PostgresOutbox(engine))
+    directory = PostgresDirectory(engine, keyring, trust_of(settings))
+    return directory, counting(PostgresOutbox(engine), directory)
 
 
-def counting(outbox: Outbox) -> Counted:
-    """What waits for an organisation: `rows` of its keys that Butler has not, counted up to 10,000."""
+def counting(outbox: Outbox, book: TrustBook) -> Counted:
+    """What waits for an organisation: `rows` of its keys that Butler has not, counted up to 10,000; `approvals`."""
 
     def counted(each: Registration) -> Mapping[str, int]:
-        return {"rows": outbox.waiting(Lane(each.id, each.org_id), _MOST_COUNTED).rows}
+        rows = outbox.waiting(Lane(each.id, each.org_id), _MOST_COUNTED).rows
+        return {"rows": rows, "approvals": sum(one.approvable for one in book.pending_approvals(each.org_id))}
 
     return counted
 
@@ -343,7 +359,7 @@ def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: 
     def open_butler(registration: Registration, token: Secret[str]) -> ControlPlane:
         return LoggedButler(opener(registration.butler_url, token), egress_log, registration.id)
 
-    directory = PostgresDirectory(engine, keyring)
+    directory = PostgresDirectory(engine, keyring, trust_of(settings))
     every_s = settings.batch_interval_s
     exporter = Exporter(
         Ways(directory, PostgresOutbox(engine), open_butler),
@@ -351,7 +367,7 @@ def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: 
         ExportLimits(batch=settings.batch_max_size, every_s=every_s / 2),
         metrics.ExportMetrics(board),
     )
-    syncer = open_syncer(settings, directory, open_butler, {})
+    syncer = open_syncer(settings, directory, open_butler, whole_sets(directory))
     tasks = [
         Task("export", every_s, exporter.run_once, exporter.finish),
         Task("sync", settings.work_tick_interval_s, syncer.run_once, syncer.finish),
@@ -360,6 +376,23 @@ def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: 
     if managed is not None:
         tasks.append(Task("managed", managed.every_s, managed.run_once))
     return Clockwork(tasks)
+
+
+def whole_sets(book: TrustBook) -> dict[JobKind, WholeSet]:
+    """What Butler sends whole, and who takes it."""
+    from steward import egress, ingress
+    from steward.sync import WholeSet
+
+    def storage(registration: Registration, said: object) -> None:
+        book.replace_storage_configs(registration, ingress.storage_configs(said))
+
+    def keys(registration: Registration, said: object) -> None:
+        book.replace_provider_keys(registration, ingress.provider_keys(said))
+
+    return {
+        "sync_cloud_storage": WholeSet(egress.StorageConfigs(), storage),
+        "sync_provider_keys": WholeSet(egress.ProviderKeys(), keys),
+    }
 
 
 def open_syncer(
@@ -462,14 +495,17 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     from steward.adapters.postgres_ledger import PostgresLedger
 
     engine, keyring = open_database(settings, relay_conns(settings))
-    directory, ledger = PostgresDirectory(engine, keyring), PostgresLedger(engine)
+    directory, ledger = PostgresDirectory(engine, keyring, trust_of(settings)), PostgresLedger(engine)
     authenticator = Authenticator(directory, KeyLimits(stale_ttl_s=settings.key_stale_ttl_s))
     health = Health()
     credential = _CredentialKey(directory, health)
     upstreams = _Upstreams(settings)
     board = board or metrics.prepare(None)
     spools = settings.after_response == "spool"
-    after = _spooled(settings, keyring) if spools else _inline(settings, ledger, board)
+    if spools:
+        after = _spooled(settings, keyring)
+    else:
+        after = _inline(settings, ledger, decided_stores(settings, directory), board)
     clockwork = Clockwork(()) if spools else open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
@@ -506,6 +542,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
             credential.learn,
             partial(_watch_schema, ledger, health),
             partial(_watch_butlers, directory, health),
+            partial(_watch_pending, directory, health),
             *after.background,
         ),
         clockwork=clockwork,
@@ -513,7 +550,7 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     )
 
 
-def _organisations(settings: Settings, directory: Directory, engine: Engine, keyring: Keyring) -> Organisations:
+def _organisations(settings: Settings, directory: PostgresDirectory, engine: Engine, keyring: Keyring) -> Organisations:
     """What `/admin/orgs` works on."""
     from steward.adapters.postgres_egress_log import PostgresEgressLog
     from steward.adapters.postgres_outbox import PostgresOutbox
@@ -523,7 +560,7 @@ def _organisations(settings: Settings, directory: Directory, engine: Engine, key
         _butler_when_asked(settings, PostgresEgressLog(engine, keyring)),
         AdminDoor(settings.steward_admin_token),
         settings.butler_urls_allow,
-        counting(PostgresOutbox(engine)),
+        counting(PostgresOutbox(engine), directory),
     )
 
 
@@ -546,21 +583,36 @@ class _After:
     close: Callable[[], None] = lambda: None
 
 
-def _inline(settings: Settings, ledger: PostgresLedger, board: Board) -> _After:
+def decided_stores(settings: Settings, book: TrustBook) -> DecidedStores:
+    """The stores that bodies go to. Raises SettingError; connects to nothing yet."""
+    return DecidedStores(book, trust_of(settings), open_store(settings.body_store), open_decided)
+
+
+def open_decided(destination: Destination) -> BodyStore:
+    """The adapter of a place that policy decided on. Raises SettingError, ValueError; connects to nothing yet."""
+    store = open_store(destination)
+    assert store is not None
+    return store
+
+
+def _inline(settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board) -> _After:
     """Settled in this process."""
     from steward.adapters.inline import Inline, InlineLimits
 
-    store = open_store(settings.body_store)
+    looking = Looking(stores)
     prices = open_prices(settings)
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
+    settler = Settler(ledger, stores, lambda: prices.book, settings.capture == "full", metrics=CallMetrics(board))
     port = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
 
-    def close() -> None:
-        prices.close()
-        if store is not None:
-            store.close()
+    async def look() -> None:
+        looking.start()
 
-    return _After(port, None, prices, (partial(maintain, ledger.maintain),), close)
+    def close() -> None:
+        looking.end()
+        prices.close()
+        stores.close()
+
+    return _After(port, None, prices, (look, partial(maintain, ledger.maintain)), close)
 
 
 def _spooled(settings: Settings, keyring: Keyring) -> _After:
@@ -595,6 +647,8 @@ class SettlerServices:
     maintain: Callable[[datetime], None]
     """See PostgresLedger.maintain."""
     prices: PriceFeed
+    looking: Looking
+    """Keeps the stores as the directory has them, once it is started."""
     queue_metrics: QueueMetrics
     clockwork: Clockwork
     """What runs on a schedule."""
@@ -606,16 +660,18 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
 
     `board`: as in `build`.
     """
+    from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.spool_reader import SpoolReader
 
     engine, keyring = open_database(settings, settler_conns(settings))
     ledger = PostgresLedger(engine)
-    store = open_store(settings.body_store)
+    stores = decided_stores(settings, PostgresDirectory(engine, keyring, trust_of(settings)))
+    looking = Looking(stores)
     prices = open_prices(settings)
     board = board or metrics.prepare(None)
     counts = CallMetrics(board, CountedCalls(board.folder / "counted"))
-    settler = Settler(ledger, store, lambda: prices.book, settings.capture == "full", metrics=counts)
+    settler = Settler(ledger, stores, lambda: prices.book, settings.capture == "full", metrics=counts)
     spool = SpoolReader(settings.spool_dir, keyring)
     in_files = isinstance(settings.body_store, FilesDestination)
     at_once = AT_ONCE_FILES if in_files else AT_ONCE
@@ -623,11 +679,11 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     clockwork = open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
+        looking.end()
         rounds.close()
         spool.close()
         prices.close()
-        if store is not None:
-            store.close()
+        stores.close()
         engine.dispose()
         board.close()
 
@@ -636,6 +692,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
         acquire=spool.acquire,
         maintain=ledger.maintain,
         prices=prices,
+        looking=looking,
         queue_metrics=QueueMetrics(board, settings.spool_max_bytes),
         clockwork=clockwork,
         close=close,
@@ -648,6 +705,8 @@ class ViewerServices:
 
     viewing: Viewing
     provider: IdentityProvider | None
+    looking: Looking
+    """Follows where bodies lie, once it is started."""
     close: Callable[[], None]
 
 
@@ -658,25 +717,26 @@ def build_viewer(settings: Settings) -> ViewerServices:
     from steward.adapters.postgres_view_book import PostgresViewBook
 
     engine, keyring = open_database(settings, viewer_conns(settings))
-    directory = PostgresDirectory(engine, keyring)
-    store = open_store(settings.body_store)
+    directory = PostgresDirectory(engine, keyring, trust_of(settings))
+    stores = decided_stores(settings, directory)
+    looking = Looking(stores)
     provider = _identity_provider(settings)
 
     def close() -> None:
         if provider is not None:
             provider.close()
-        if store is not None:
-            store.close()
+        looking.end()
+        stores.close()
         engine.dispose()
 
     viewing = Viewing(
         PostgresViewBook(engine),
         PostgresLedger(engine),
-        lambda row: store,
+        lambda row: stores.holding(row.org_id, row.storage_config_id),
         settings.view_oidc_groups,
         lambda: [each.butler_url for each in directory.registrations() if each.deregistered_at is None],
     )
-    return ViewerServices(viewing, provider, close)
+    return ViewerServices(viewing, provider, looking, close)
 
 
 def _identity_provider(settings: Settings) -> IdentityProvider | None:
@@ -818,6 +878,20 @@ async def _watch_butlers(directory: Directory, health: Health) -> None:
         except LedgerFault:
             pass  # the key poll says it
         await asyncio.sleep(_BUTLERS_EVERY_S)
+
+
+async def _watch_pending(book: TrustBook, health: Health) -> None:
+    """Counts what waits for a person inside, anew when anything changed."""
+    mark: str | None = None
+    while True:
+        try:
+            seen = await asyncio.to_thread(book.storage_mark)
+            if seen != mark:
+                waiting = await asyncio.to_thread(book.pending_approvals)
+                health.approvals_pending, mark = sum(each.approvable for each in waiting), seen
+        except LedgerFault:
+            pass  # the key poll says it
+        await asyncio.sleep(_PENDING_EVERY_S)
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:

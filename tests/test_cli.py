@@ -23,16 +23,19 @@ from sqlalchemy import text
 from migrations import LOCK
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.exchange import LOCAL_ORG
+from steward.policy import Local
 from steward.ports import Identity, SentKey
 from steward.setting_table import TABLE
 from steward.version import VERSION
 from steward.words import Secret
+from tests.contracts.records import ORG
 from tests.contracts.test_directory import a_hash
 from tests.servers.butler_wire import says, wire_butler
 from tests.servers.postgres import Database
 from tests.servers.steward import COMMAND, REPOSITORY
 from tests.servers.waiting import eventually
 from tests.test_settings import WRONG
+from tests.wanted import for_org, for_user, s3
 
 KEY = bytes(range(32)).hex()
 CANARY = "CANARY-51aa"
@@ -126,7 +129,13 @@ COMMANDS = (
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
     *(("export",), ("export", "backfill"), ("export", "resend"), ("config",), ("demo",), ("version",)),
     *(("butler",), ("butler", "serve"), ("butler", "migrate"), ("butler", "create-admin")),
+    *(("pending",), ("approve",), ("storage",), ("storage", "check")),
+    *(("provider-keys",), ("provider-keys", "set"), ("provider-keys", "list"), ("provider-keys", "rm")),
 )
+
+
+_ACTIONS = "create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check|serve|migrate"
+_NAMED = rf"\bsteward ([a-z-]+(?: (?:{_ACTIONS})\b)?)"
 
 
 @cache
@@ -143,11 +152,7 @@ def test_help_shows_examples_that_are_commands(words: tuple[str, ...]) -> None:
     said = helped()[words]
     assert (said.code, said.err) == (0, "")
     examples = said.out.partition("examples:\n")[2]
-    named = re.findall(
-        r"\bsteward ([a-z-]+(?: (?:create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill"
-        r"|resend|serve|migrate)\b)?)",
-        examples,
-    )
+    named = re.findall(_NAMED, examples)
     assert named
     assert {tuple(name.split()) for name in named} <= set(COMMANDS)
     assert all(name.startswith(" ".join(words[:1])) for name in named)
@@ -410,6 +415,56 @@ def test_only_allowed_butlers_are_registered_at(postgres: Database) -> None:
     environ = environ_of(postgres, MDM_STEWARD_TOKEN="mdm_st_" + "t" * 32, BUTLER_URLS_ALLOW="https://butler.example")
     said = command("register", "--butler-url", "http://127.0.0.1:1", **environ)
     assert (said.code, said.complaint()[:26]) == (2, "steward: BUTLER_URLS_ALLOW")
+
+
+# trust
+
+
+def test_what_waits_is_shown_approved_and_tried(postgres: Database, tmp_path: Path) -> None:
+    directory = PostgresDirectory(postgres.engine, postgres.keyring, Local(window_s=0))
+    token = Secret("mdm_st_" + "t" * 32)
+    made = directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", token)
+    directory.replace_storage_configs(made, [for_org(s3(endpoint="http://127.0.0.1:1")), for_user(None)])
+    environ = environ_of(postgres, BODY_STORE_URL=f"file://{tmp_path}/bodies")
+    waits, as_json = commands([(environ, ["pending"]), (environ, ["pending", "--json"])])
+    first, second = sorted(json.loads(as_json.out), key=lambda each: not each["approvable"])
+    assert f"steward approve {first['fingerprint']}" in waits.out
+    closed = {**environ, "BODY_STORE_ALLOW": "gs://another"}
+    refused, unknown, forbidden, wrong = commands(
+        [
+            (environ, ["approve", second["fingerprint"]]),
+            (environ, ["approve", "0" * 64]),
+            (closed, ["approve", first["fingerprint"]]),
+            (environ, ["approve", first["fingerprint"][:32]]),
+        ]
+    )
+    assert [each.code for each in (refused, unknown, forbidden, wrong)] == [1, 1, 1, 2]
+    assert "BODY_STORE_ALLOW" in forbidden.complaint()
+    approved = command("approve", first["fingerprint"], **environ)
+    assert (approved.code, approved.out.count("approved ")) == (0, 1)
+    checked = command("storage", "check", "--json", **environ)
+    assert [(each["ok"], each["step"]) for each in json.loads(checked.out)] == [(True, None), (False, "put")]
+    assert checked.code == 1
+
+
+def test_a_providers_key_is_entered_and_never_shown(postgres: Database, tmp_path: Path) -> None:
+    directory = PostgresDirectory(postgres.engine, postgres.keyring)
+    directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", Secret("mdm_st_" + "t" * 32))
+    (tmp_path / "key").write_text("sk-canary-of-acme\n")
+    environ = environ_of(postgres)
+    entered, bad, listed, gone, again = (
+        command(*argv, **environ)
+        for argv in (
+            ["provider-keys", "set", "openai", "--file", str(tmp_path / "key")],
+            ["provider-keys", "set", "openai", "--file", str(tmp_path / "missing")],
+            ["provider-keys", "list", "--json"],
+            ["provider-keys", "rm", "openai"],
+            ["provider-keys", "rm", "openai"],
+        )
+    )
+    assert [each.code for each in (entered, bad, listed, gone, again)] == [0, 2, 0, 0, 1]
+    assert [each["provider"] for each in json.loads(listed.out)] == ["openai"]
+    assert not [each for each in (entered, bad, listed, gone, again) if "canary" in each.out + each.err]
 
 
 def test_another_key_than_the_databases_is_one_line(postgres: Database) -> None:

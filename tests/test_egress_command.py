@@ -22,6 +22,7 @@ PROVIDERS = [
 ]
 
 
+APPROVED = ("bodies", "as approved: steward storage check", 443, "steward approve")
 BUTLER = ("butler", UNKNOWN_BUTLERS, 443, "steward register")
 AWS_ROLE = [("role", "169.254.169.254", 80), ("role", "169.254.170.2", 80), ("role", "169.254.170.23", 80)]
 AWS_ROLE += [("role", "sts.*.amazonaws.com", 443)]
@@ -34,7 +35,8 @@ def found(**given: str) -> list[tuple[str, str, int | None, str]]:
     everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings(**given))]
     through = ", through HTTPS_PROXY unless NO_PROXY names it" if "HTTPS_PROXY" in given else ""
     assert everything[-1] == (*BUTLER[:3], BUTLER[3] + through)
-    return [each for each in everything[:-1] if each[0] not in {name for name, *_ in PROVIDERS}]
+    others = {name for name, *_ in PROVIDERS}
+    return [each for each in everything[:-1] if each[0] not in others and each != APPROVED]
 
 
 def test_the_schema_names_every_call() -> None:
@@ -51,7 +53,7 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
         ("database", "db.internal", 5433, "POSTGRES_HOST")
     ]
     everything = [(each.what, each.host, each.port, each.setting) for each in allowed_hosts(settings())]
-    assert everything[1:] == [*PROVIDERS, BUTLER]
+    assert everything[1:] == [*PROVIDERS, APPROVED, BUTLER]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,16 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
             [("bodies", "s3.cn-north-1.amazonaws.com.cn", 443), *AWS_ROLE],
         ),
         ({"BODY_STORE_URL": "gs://bucket/prefix"}, [("bodies", "storage.googleapis.com", 443), *GOOGLE_ROLE]),
+        (
+            {"BODY_STORE_ALLOW": "s3://bucket@eu-west-1,gs://bucket,https://minio.example:9000/bucket"},
+            [
+                ("bodies", "bucket.s3.eu-west-1.amazonaws.com", 443),
+                *AWS_ROLE,
+                ("bodies", "storage.googleapis.com", 443),
+                *GOOGLE_ROLE,
+                ("bodies", "minio.example", 9000),
+            ],
+        ),
         ({"PRICING_REMOTE_URL": "https://prices.example/all.json"}, [("prices", "prices.example", 443)]),
         ({"HTTPS_PROXY": "http://anna:secret@proxy.internal:3128"}, [("proxy", "proxy.internal", 3128)]),
         (
@@ -84,7 +96,7 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
         ),
         ({"VIEW_OIDC_ISSUER": "https://login.example/t"}, []),
     ],
-    ids=["files", "s3", "s3-region", "s3-china", "gcs", "prices", "proxy", "sign-in", "no sign-in"],
+    ids=["files", "s3", "s3-region", "s3-china", "gcs", "allowed", "prices", "proxy", "sign-in", "no sign-in"],
 )
 def test_each_setting_adds_what_it_needs(given: dict[str, str], expected: list[tuple[str, str, int]]) -> None:
     assert [each[:3] for each in found(POSTGRES_HOST="/run/postgresql", **given)] == [

@@ -17,6 +17,7 @@ from steward.in_hand import Call, End, Marks, forget_bodies
 from steward.ports import Handed
 from steward.price import bundled
 from steward.settle import Settler
+from steward.stores import OneStore
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 
@@ -156,7 +157,7 @@ def test_what_nobody_looks_at_is_known_by_its_intent_alone() -> None:
 
 def test_a_call_weighs_its_bodies_and_files_until_it_lets_go() -> None:
     book = bundled({})
-    settler = Settler(MemoryLedger(), None, lambda: book)
+    settler = Settler(MemoryLedger(), OneStore(None), lambda: book)
     small, large = exchange(CHAT, {}), replace(exchange(CHAT, b"x" * 10_000), request=on_disk(b"{}"))
 
     def a_call(item: Exchange) -> Call:

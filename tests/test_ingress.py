@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steward import ingress
+from steward.destination import HostRole
 from steward.errors import ButlerNonsense
 from steward.ports import Identity
+from steward.sent import OwnerType, SentProviderKey, StorageConfig
+from steward.words import Secret
+from tests.wanted import PEM, gcs, s3
 
 ID = UUID("0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e")
 WHO: dict[str, Any] = {"steward_id": str(ID), "org_id": str(ID), "org_name": "Acme"}
@@ -213,3 +218,206 @@ def test_any_row_is_read_or_skipped(document: object) -> None:
     assert all(key.updated_at.tzinfo is UTC and 1 <= len(key.name) <= 200 for key in said.keys)
     assert len(ingress.work(rows, ID).items) <= len(rows)
     assert ingress.managed_pending(rows)[1] == len(rows)
+
+
+S3_ROW: dict[str, Any] = {
+    "owner_type": "org",
+    "owner_id": str(ID),
+    "provider": "s3",
+    "s3_bucket": "acme-prompts",
+    "s3_region": "eu-west-1",
+    "s3_endpoint": None,
+    "s3_access_key_id": "AKIAEXAMPLE",
+    "s3_secret_access_key": "very-secret",
+}
+GOOGLE_KEY = {
+    "type": "service_account",
+    "project_id": "acme",
+    "private_key_id": "abc123",
+    "private_key": PEM,
+    "client_email": "writer@acme.iam.gserviceaccount.com",
+    "client_id": "1234567890",
+    "auth_uri": "https://accounts.google.com/o/oauth2/auth",
+    "token_uri": "https://oauth2.googleapis.com/token",
+    "auth_provider_x509_cert_url": "https://www.googleapis.com/oauth2/v1/certs",
+    "client_x509_cert_url": "https://www.googleapis.com/robot/v1/metadata/x509/writer%40acme.iam.gserviceaccount.com",
+    "universe_domain": "googleapis.com",
+}
+GCS_ROW: dict[str, Any] = {
+    "owner_type": "user",
+    "owner_id": str(ID),
+    "provider": "gcs",
+    "gcs_bucket": "acme-prompts",
+    "gcs_project_id": "acme",
+    "gcs_credentials_json": json.dumps(GOOGLE_KEY),
+}
+
+
+def read(row: dict[str, Any]) -> StorageConfig:
+    [config] = ingress.storage_configs([row])
+    return config
+
+
+def test_a_storage_config_is_read() -> None:
+    assert read(S3_ROW) == StorageConfig(OwnerType.ORG, ID, s3())
+    assert read(GCS_ROW) == StorageConfig(OwnerType.USER, ID, gcs())
+    assert read({**GCS_ROW, "gcs_credentials_json": GOOGLE_KEY}) == read(GCS_ROW), "as an object, too"
+    blank = dict.fromkeys(("gcs_bucket", "gcs_project_id", "gcs_credentials_json"), "")
+    assert read({**S3_ROW, **blank, "id": str(ID), "updated_at": "2026-11-20T12:00:00Z"}) == read(S3_ROW)
+    assert ingress.not_understood([S3_ROW, GCS_ROW], ingress.storage_configs([S3_ROW, GCS_ROW])) == 0
+
+
+def test_a_config_without_credentials_is_read_as_one_that_wants_the_hosts_role() -> None:
+    bare = {**S3_ROW, "s3_access_key_id": "", "s3_secret_access_key": None}
+    assert read(bare).destination == s3(credentials=HostRole())
+    assert read({**GCS_ROW, "gcs_credentials_json": ""}).destination == gcs(credentials=HostRole())
+
+
+ENDPOINTS = {
+    "https://s3.eu-west-1.amazonaws.com": None,
+    "https://s3.amazonaws.com/": None,
+    "https://S3.EU-WEST-1.amazonaws.com:443": None,
+    "https://s3.us-east-1.amazonaws.com": "https://s3.us-east-1.amazonaws.com",
+    "https://evil.eu-west-1.elb.amazonaws.com": "https://evil.eu-west-1.elb.amazonaws.com",
+    "https://s3.eu-west-1.amazonaws.com.evil.example": "https://s3.eu-west-1.amazonaws.com.evil.example",
+    "HTTPS://Minio.Example.COM:9000": "https://minio.example.com:9000",
+    "http://minio.internal:9000": "http://minio.internal:9000",
+}
+
+
+@pytest.mark.parametrize("given", ENDPOINTS)
+def test_an_endpoint_is_written_in_one_way_and_only_the_vendors_own_is_none(given: str) -> None:
+    assert read({**S3_ROW, "s3_endpoint": given}).destination == s3(endpoint=ENDPOINTS[given])
+
+
+def test_a_region_that_is_not_said_is_amazons_default_and_elsewhere_none() -> None:
+    assert read({**S3_ROW, "s3_region": ""}).destination == s3(region="us-east-1")
+    elsewhere = {**S3_ROW, "s3_region": None, "s3_endpoint": "https://minio.example.com"}
+    assert read(elsewhere).destination == s3(region=None, endpoint="https://minio.example.com")
+
+
+def google(**changes: Any) -> dict[str, Any]:
+    return {**GCS_ROW, "gcs_credentials_json": json.dumps({**GOOGLE_KEY, **changes})}
+
+
+HOSTILE_ROWS: dict[str, dict[str, Any]] = {
+    "an access point's ARN": {**S3_ROW, "s3_bucket": "arn:aws:s3:eu-west-1:123456789012:accesspoint/x"},
+    "an outpost's ARN": {**S3_ROW, "s3_bucket": "arn:aws:s3-outposts:eu-west-1:1:outpost/op/accesspoint/x"},
+    "an access point's alias": {**S3_ROW, "s3_bucket": "x-1234567890-s3alias"},
+    "a bucket with a path": {**S3_ROW, "s3_bucket": "acme/../evil"},
+    "a bucket with a final newline": {**S3_ROW, "s3_bucket": "acme-prompts\n"},
+    "a bucket that is an address": {**S3_ROW, "s3_bucket": "10.0.0.1"},
+    "a region that is a host": {**S3_ROW, "s3_region": "eu-west-1.evil.example"},
+    "a region with a newline": {**S3_ROW, "s3_region": "eu-west-1\n"},
+    "the metadata service": {**S3_ROW, "s3_endpoint": "http://169.254.169.254"},
+    "the metadata service by https": {**S3_ROW, "s3_endpoint": "https://169.254.169.254"},
+    "the metadata service, mapped": {**S3_ROW, "s3_endpoint": "https://[::ffff:169.254.169.254]"},
+    "plain http to anywhere": {**S3_ROW, "s3_endpoint": "http://evil.example"},
+    "an endpoint with a path": {**S3_ROW, "s3_endpoint": "https://minio.example/evil"},
+    "an endpoint with a user": {**S3_ROW, "s3_endpoint": "https://a@minio.example"},
+    "an endpoint that is a file": {**S3_ROW, "s3_endpoint": "file:///etc"},
+    "half a credential": {**S3_ROW, "s3_secret_access_key": ""},
+    "a session token": {**S3_ROW, "s3_session_token": "x"},
+    "a role": {**S3_ROW, "s3_role_arn": "arn:aws:iam::123456789012:role/x"},
+    "fields of two vendors": {**S3_ROW, "gcs_bucket": "acme"},
+    "another vendor": {**S3_ROW, "provider": "file"},
+    "no vendor": {**S3_ROW, "provider": None},
+    "a number for a bucket": {**S3_ROW, "s3_bucket": 7},
+    "a list for a secret": {**S3_ROW, "s3_secret_access_key": ["very-secret"]},
+    "no bucket": {**S3_ROW, "s3_bucket": ""},
+    "external_account": google(type="external_account"),
+    "external_account with a file": google(credential_source={"file": "/etc/passwd"}),
+    "authorized_user": google(type="authorized_user"),
+    "a token address of its own": google(token_uri="https://evil.example/token"),
+    "the metadata service as token address": google(token_uri="http://169.254.169.254/token"),
+    "another universe": google(universe_domain="evil.example"),
+    "impersonation": google(service_account_impersonation_url="https://evil.example"),
+    "an address for certificates": google(client_x509_cert_url="https://evil.example"),
+    "no private key": google(private_key=""),
+    "no account": google(client_email=None),
+    "somebody of another name": google(client_email="writer@evil.example"),
+    "a key that is none": google(private_key="CANARY"),
+    "text that is no JSON": {**GCS_ROW, "gcs_credentials_json": "{"},
+    "JSON that is no object": {**GCS_ROW, "gcs_credentials_json": "[]"},
+    "JSON that is deep": {**GCS_ROW, "gcs_credentials_json": "[" * 10_000},
+    "JSON that is long": {**GCS_ROW, "gcs_credentials_json": json.dumps({**GOOGLE_KEY, "client_id": "1" * 20_000})},
+    "a lone surrogate": {**GCS_ROW, "gcs_credentials_json": "\ud800"},
+    "a project with a path": {**GCS_ROW, "gcs_project_id": "acme/../evil"},
+    "a bucket of Google's with a path": {**GCS_ROW, "gcs_bucket": "acme/evil"},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_ROWS)
+def test_a_hostile_row_is_refused_alone(what: str) -> None:
+    other = {**S3_ROW, "owner_type": "user", "owner_id": "0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3f"}
+    said = [HOSTILE_ROWS[what], other]
+    refused, good = ingress.storage_configs(said)
+    assert (refused.owner_id, refused.destination) == (ID, None), "its owner is known: what was in force stays"
+    assert good.destination == s3()
+    assert ingress.not_understood(said, [refused, good]) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"owner_id": "../../x"}, {"owner_id": None}, {"owner_type": "everybody"}, {"owner_type": ["org"]}],
+    ids=str,
+)
+def test_a_row_of_nobody_is_skipped(changes: dict[str, Any]) -> None:
+    said = [{**S3_ROW, **changes}, "no row", 7]
+    assert ingress.storage_configs(said) == ()
+    assert ingress.not_understood(said, ()) == 3
+
+
+def test_who_stands_twice_has_no_destination() -> None:
+    said = [S3_ROW, {**S3_ROW, "s3_bucket": "evil"}]
+    assert ingress.storage_configs(said) == (StorageConfig(OwnerType.ORG, ID, None),)
+
+
+KEY_ROW = {"id": str(ID), "org_id": str(ID), "provider": "openai", "key": "sk-provider-key-of-acme"}
+
+
+def test_a_provider_key_is_read() -> None:
+    [key] = ingress.provider_keys([KEY_ROW])
+    assert key == SentProviderKey(ID, OwnerType.ORG, ID, "openai", Secret("sk-provider-key-of-acme"), ID)
+    user = "0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3f"
+    [theirs] = ingress.provider_keys([{**KEY_ROW, "user_id": user}])
+    assert (theirs.owner_type, theirs.owner_id, theirs.org_id) == (OwnerType.USER, UUID(user), ID)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "x"},
+        {"org_id": None},
+        {"org_id": "", "user_id": ""},
+        {"user_id": 7},
+        {"provider": "../openai"},
+        {"provider": None},
+        {"key": ""},
+        {"key": "with space in it"},
+        {"key": "new\nline-in-it"},
+        {"key": "x" * 4097},
+        {"key": {"a": 1}},
+    ],
+    ids=str,
+)
+def test_a_provider_key_that_is_none_is_skipped(changes: dict[str, Any]) -> None:
+    said = [{**KEY_ROW, **changes}]
+    assert ingress.provider_keys(said) == ()
+    assert ingress.not_understood(said, ()) == 1
+
+
+@pytest.mark.parametrize("said", [None, {}, "rows", 7, [{}] * 10_001], ids=lambda said: str(said)[:20])
+def test_what_is_no_set_is_nonsense(said: object) -> None:
+    for reader in (ingress.storage_configs, ingress.provider_keys):
+        with pytest.raises(ButlerNonsense):
+            reader(said)
+
+
+@given(json_values, st.sampled_from(sorted(S3_ROW | GCS_ROW | KEY_ROW)))
+def test_any_value_of_any_field_is_read_or_refused(value: object, name: str) -> None:
+    for row in (S3_ROW, GCS_ROW, KEY_ROW):
+        for config in ingress.storage_configs([{**row, name: value}]):
+            assert isinstance(config.owner_id, UUID)
+        for key in ingress.provider_keys([{**row, name: value}]):
+            assert isinstance(key.id, UUID)

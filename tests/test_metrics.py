@@ -36,6 +36,7 @@ from steward.metrics import (
 from steward.ports import Depth, Refused
 from steward.price import bundled
 from steward.settle import Settler
+from steward.stores import OneStore
 from tests.exchanges import exchange, route
 from tests.scraped import scraped, value
 from tests.servers.waiting import eventually_async
@@ -62,7 +63,7 @@ class House(MemoryLedger):
         super().__init__()
         self.away = False
         self.store = MemoryBodyStore()
-        self.settler = Settler(self, self.store, lambda: PRICES, metrics=CallMetrics(board))
+        self.settler = Settler(self, OneStore(self.store), lambda: PRICES, metrics=CallMetrics(board))
 
     def record(self, batch: Sequence[Record]) -> list[Refused]:
         if self.away:
@@ -108,7 +109,7 @@ def test_who_settles_after_a_dead_one_counts_no_call_twice(board: Board, tmp_pat
     calls = [replace(exchange(CHAT, ANSWER), id=UUID(int=number)) for number in range(1, 6)]
     for life in (calls[:3], calls[1:]):
         counted = CountedCalls(tmp_path / "counted")
-        settler = Settler(MemoryLedger(), None, lambda: PRICES, metrics=CallMetrics(board, counted))
+        settler = Settler(MemoryLedger(), OneStore(None), lambda: PRICES, metrics=CallMetrics(board, counted))
         for call in life:
             settler.meter(call)
         settler.metrics.interrupted(settler.meter(replace(calls[0], id=UUID(int=9)), again=True).record)
@@ -202,7 +203,7 @@ def test_what_alerts_ask_for_is_there_before_it_happens(board: Board) -> None:
 
 
 def test_without_a_board_nothing_is_counted(board: Board) -> None:
-    record = Settler(MemoryLedger(), None, lambda: PRICES).settle([exchange(CHAT, ANSWER)])[0].record
+    record = Settler(MemoryLedger(), OneStore(None), lambda: PRICES).settle([exchange(CHAT, ANSWER)])[0].record
     metrics = CallMetrics()
     metrics.written([record], 0)
     metrics.interrupted(record)

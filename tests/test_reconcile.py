@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from steward.errors import StoreUnavailable
 from steward.exchange import BodyState, Record, uuid7
 from steward.ports import BodyRow, Put
 from steward.reconcile import Gap, GapKind, NothingKept, Reconcile, Remedy, Report
-from tests.contracts.records import KEY, a_record
+from tests.contracts.records import KEY, ORG, a_record
 
 NOW = datetime.now(UTC) + timedelta(hours=1)
 """Everything that is stored while these tests run is older than the grace."""
@@ -207,9 +208,19 @@ def test_rows_of_another_store_are_counted_and_left(house: House) -> None:
         body_sha256="0" * 64,
         body_bytes=1,
     )
-    house.ledger.record([elsewhere])
+    key = f"{KEY}/2026-11-20/y.json.gz"
+    namesake = replace(
+        elsewhere,
+        id=house.new_id(NOW - timedelta(days=1)),
+        body_key=key,
+        body_url=house.store.url(key),
+        storage_config_id=ORG,
+    )
+    house.ledger.record([elsewhere, namesake])
     report = house.run(fix=True)
-    assert (report.gaps, report.elsewhere, house.state(elsewhere)) == ([], 1, BodyState.STORED)
+    assert (report.gaps, house.state(elsewhere), house.state(namesake)) == ([], BodyState.STORED, BodyState.STORED)
+    place = house.store.url(key).split("/", 3)
+    assert report.elsewhere == {"s3://another": 1, f"{place[0]}//{place[2]} of organisation {ORG}": 1}
 
 
 def test_what_is_older_than_asked_is_left(house: House) -> None:

@@ -43,6 +43,7 @@ from steward.exchange import (
 from steward.ports import BodyStore, Ledger, Put, PutResult, Refused
 from steward.price import PriceBook, bundled
 from steward.settle import Settler, give_up
+from steward.stores import OneStore
 from tests.exchanges import AT, CALLER, exchange, route, sse
 from tests.said import Said, listening
 from tests.servers.postgres import Database
@@ -77,7 +78,7 @@ class House:
         self.ledger = ledger or MemoryLedger()
         self.bodies = MemoryBodyStore()
         self.store = (store or self.bodies) if bodies else None
-        self.settler = Settler(self.ledger, self.store, prices, keep_bodies)
+        self.settler = Settler(self.ledger, OneStore(self.store), prices, keep_bodies)
 
     def settled(self, call: Exchange) -> Record:
         """The row of a call that was settled."""
@@ -280,7 +281,7 @@ def test_the_customers_own_name_for_a_model_is_priced_and_said() -> None:
 
 def test_the_newest_prices_are_asked_for_each_call() -> None:
     books = iter([PriceBook(prices().base), prices()])
-    settler = Settler(MemoryLedger(), None, lambda: next(books))
+    settler = Settler(MemoryLedger(), OneStore(None), lambda: next(books))
     call = {**ANSWER, "model": "my-deployment"}
     costs = [settler.meter(a_call(call)).record.total_cost for _ in range(2)]
     assert costs == [None, Decimal("0.000165")]
@@ -722,6 +723,7 @@ from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.exchange import BodyState, UsageSource
 from steward.price import bundled
 from steward.settle import Settler
+from steward.stores import OneStore
 from tests.exchanges import exchange, route
 
 def highest_kib():
@@ -730,7 +732,7 @@ def highest_kib():
 
 log.configure()
 book = bundled()
-settler = Settler(MemoryLedger(), MemoryBodyStore(), lambda: book)
+settler = Settler(MemoryLedger(), OneStore(MemoryBodyStore()), lambda: book)
 settler.settle([exchange(route("/v1/chat/completions"), {"model": "gpt-4o", "usage": {"prompt_tokens": 1}})])
 before, slowest = highest_kib(), 0.0
 for file in sorted(pathlib.Path(sys.argv[1]).iterdir()):

@@ -23,6 +23,7 @@ from steward.ports import BodyStore, Handed, Put, PutResult, Refused
 from steward.price import PriceBook, bundled
 from steward.settle import Settler
 from steward.settling import Clocks, RoundLimits, Rounds
+from steward.stores import OneStore
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.waiting import eventually
@@ -93,7 +94,7 @@ class House:
 
     def begin(self) -> None:
         """A new process over the same queue, ledger and store."""
-        settler = Settler(self.ledger, self.store, prices, self.keep_bodies)
+        settler = Settler(self.ledger, OneStore(self.store), prices, self.keep_bodies)
         clocks = Clocks(lambda: self.at, lambda: self.utc, lambda: 1.0)
         self.settled = MemorySettled(self.queue)
         self.rounds = Rounds(self.settled, settler, self.ledger, self.limits, clocks)
@@ -492,7 +493,7 @@ class _Poisonous(MemorySettled):
 def poisoned(house: House, *poison: Exchange) -> None:
     """A new process over a queue in which these calls are poison."""
     house.settled = _Poisonous(house.queue, {call.id for call in poison})
-    settler = Settler(house.ledger, house.store, prices)
+    settler = Settler(house.ledger, OneStore(house.store), prices)
     clocks = Clocks(lambda: house.at, lambda: house.utc, lambda: 1.0)
     house.rounds = Rounds(house.settled, settler, house.ledger, house.limits, clocks)
     house.begun.append(house.rounds)
@@ -601,7 +602,7 @@ class _Full(MemorySettled):
 def test_a_queue_that_cannot_be_told_is_told_later_and_rows_go_on(house: House, said: Said) -> None:
     full = house.settled = _Full(house.queue)
     clocks = Clocks(lambda: house.at, lambda: house.utc, lambda: 1.0)
-    house.rounds = Rounds(full, Settler(house.ledger, house.store, prices), house.ledger, LIMITS, clocks)
+    house.rounds = Rounds(full, Settler(house.ledger, OneStore(house.store), prices), house.ledger, LIMITS, clocks)
     house.begun.append(house.rounds)
     calls = [house.call() for _ in range(4)]
     eventually(lambda: house.rounds.run_once() and {house.state(call) for call in calls} == {BodyState.STORED})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -33,8 +34,9 @@ from steward.adapters.s3 import S3BodyStore
 from steward.destination import Destination
 from steward.egress import Me
 from steward.errors import ButlerUnavailable, KeyCheckUnavailable, SettingError
-from steward.exchange import LOCAL_ORG, Intent
+from steward.exchange import LOCAL_ORG, Caller, Intent
 from steward.forward import Pool
+from steward.policy import Local
 from steward.ports import BodyStore, Directory, Identity, Lane, Waiting
 from steward.registering import register
 from steward.settings import Settings, load
@@ -44,6 +46,7 @@ from steward.wiring import (
     build_settler,
     butler_opener,
     check,
+    decided_stores,
     open_database,
     open_directory,
     open_egress_log,
@@ -56,9 +59,10 @@ from steward.wiring import (
     price_book,
     relay_conns,
     settler_conns,
+    whole_sets,
 )
 from steward.words import Secret
-from tests.contracts.records import a_record, new_id
+from tests.contracts.records import ORG, a_record, new_id
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.butler_stub import Organisation as Dashboard
@@ -67,6 +71,7 @@ from tests.servers.butler_wire import says, wire_butler
 from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.postgres import KEYRING, Database, address_of
 from tests.servers.waiting import eventually, eventually_async
+from tests.wanted import USER, for_org, for_user, provider_key, s3
 
 ROOT = Path(__file__).parents[1]
 ENCRYPTION_KEY = bytes(range(32)).hex()
@@ -210,9 +215,13 @@ def test_what_syncs_has_its_settings_and_a_connection_of_its_own(postgres: Datab
         directory.register(Identity(acme.steward_id, acme.id, "Acme"), butler.url, Secret(acme.token))
         acme.key("shop")
         opener = butler_opener(found)
-        syncer = open_syncer(found, directory, lambda each, token: opener(each.butler_url, token), {})
+        acme.storage.append({"owner_type": "user", "owner_id": str(acme.steward_id), "provider": "s3"})
+        sets = whole_sets(directory)  # type: ignore[arg-type]
+        syncer = open_syncer(found, directory, lambda each, token: opener(each.butler_url, token), sets)
         syncer.run_once()
         syncer.finish(10)
+        kept = [each.owner_id for each in directory.kept_configs()]  # type: ignore[attr-defined]
+        assert kept == [acme.steward_id]
         close()
         assert butler.targets("/work") == ["/api/v1/steward/work?limit=7"]
         assert [key.name for key in PostgresDirectory(postgres.engine, postgres.keyring).list_keys(acme.id)] == ["shop"]
@@ -444,6 +453,35 @@ def test_it_is_ready_once_it_can_serve_and_gives_everything_back(postgres: Datab
     mine = "application_name = 'majordomo-steward' AND datname = current_database()"
     eventually(lambda: postgres.run(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}") == [(1,)], 20)
     assert all(task.done() for task in services.tasks)
+
+
+def test_what_waits_for_a_person_is_counted_and_what_is_allowed_is_where_bodies_go(postgres: Database) -> None:
+    services = build(settings(postgres, BODY_STORE_ALLOW="s3://acme-prompts@eu-west-1", AFTER_RESPONSE="inline"))
+    directory = PostgresDirectory(postgres.engine, postgres.keyring, Local(window_s=0))
+    token = Secret("mdm_st_" + "t" * 32)
+    made = directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", token)
+    directory.replace_storage_configs(made, [for_org(s3()), for_user(s3("other"))])
+    directory.replace_provider_keys(made, [provider_key()])
+    stores = decided_stores(services.settings, services.directory)
+
+    async def story() -> None:
+        await eventually_async(lambda: services.health.approvals_pending == 1, 20)
+        assert services.relay_state(0, 0).approvals_pending == 1, "the other bucket is refused, and waits for nobody"
+
+    run(services, story)
+    assert stores.look()
+    place = stores.of(Caller(uuid4(), ORG, USER))
+    assert place is not None
+    assert isinstance(place.store, S3BodyStore)
+    assert place.store.url("k") == "s3://acme-prompts/k"
+    stores.close()
+
+
+def test_every_directory_knows_what_the_settings_say_of_trust() -> None:
+    """One that does not would pin what BODY_STORE_ALLOW does not name."""
+    made = re.findall(r"PostgresDirectory\(.*", (ROOT / "steward" / "wiring.py").read_text())
+    assert len(made) >= 5
+    assert not [line for line in made if not line.startswith("PostgresDirectory(engine, keyring, trust_of(settings))")]
 
 
 def test_it_is_not_ready_before_it_knows_what_it_needs(postgres: Database) -> None:

@@ -14,8 +14,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
+from steward.adapters.memory_trust import MemoryTrust
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.exchange import MAX_COST_USD, MAX_TOKENS, BodyState, Exchange, Intent, Record
+from steward.policy import NOTHING_SAID, Local
 from steward.ports import (
     MAX_SYNCED_KEYS,
     NOT_REGISTERED,
@@ -97,10 +99,11 @@ class MemoryLedger(Ledger):
             return True
 
 
-class MemoryDirectory(Directory):
+class MemoryDirectory(MemoryTrust, Directory):
     """Keys in a dictionary, and secrets that last as long as it does."""
 
-    def __init__(self) -> None:
+    def __init__(self, local: Local = NOTHING_SAID) -> None:
+        super().__init__(local)
         self._keys: dict[str, ApiKey] = {}
         self._registrations: dict[UUID, Registration] = {}
         self._tokens: dict[UUID, Secret[str]] = {}

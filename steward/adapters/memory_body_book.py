@@ -44,4 +44,5 @@ def _body_row(record: Record) -> BodyRow:
         record.body_url,
         record.body_sha256,
         record.body_bytes,
+        record.storage_config_id,
     )

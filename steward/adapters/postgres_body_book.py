@@ -18,7 +18,7 @@ from steward.adapters.postgres_connection import mapped
 from steward.exchange import BodyState, uuid7
 from steward.ports import BodyBook, BodyRow
 
-_NAMES: Final = "id, org_id, requested_at, body_state, body_key, body_url, body_sha256, body_bytes"
+_NAMES: Final = "id, org_id, requested_at, body_state, body_key, body_url, body_sha256, body_bytes, storage_config_id"
 
 _SINCE: Final = text(f"SELECT {_NAMES} FROM llm_requests WHERE id > :after ORDER BY id LIMIT :limit")  # noqa: S608
 _OF: Final = text(
@@ -66,4 +66,5 @@ def _body_row(row: Row[Any]) -> BodyRow:
         url=row.body_url,
         sha256=row.body_sha256,
         size_bytes=row.body_bytes,
+        storage_config_id=row.storage_config_id,
     )

@@ -14,10 +14,11 @@ from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Row
 
 from steward.adapters.postgres_connection import RowsRefused, mapped
 from steward.adapters.postgres_sync import apply_keys, heard, rest_missing, sync_state
+from steward.adapters.postgres_trust import PostgresTrust
 from steward.errors import LedgerFault, SchemaTooOld
 from steward.ports import (
     REGISTERED_ELSEWHERE,
@@ -32,7 +33,7 @@ from steward.ports import (
     SyncState,
     key_name,
 )
-from steward.seal import Keyring, Purpose, SealFacts
+from steward.seal import Purpose, SealFacts
 from steward.words import Secret
 
 _COLUMNS: Final = (
@@ -111,12 +112,8 @@ REST_KEYS: Final = """
 INSTANCE_SECRET: Final = "SELECT sealed FROM instance_secrets WHERE name = :name"  # noqa: S105
 
 
-class PostgresDirectory(Directory):
-    """Keys in the table `api_keys`, secrets in `instance_secrets`."""
-
-    def __init__(self, engine: Engine, keyring: Keyring) -> None:
-        self._engine = engine
-        self._keyring = keyring
+class PostgresDirectory(PostgresTrust, Directory):
+    """Keys in the table `api_keys`, secrets in `instance_secrets`; for the rest see `PostgresTrust`."""
 
     def create_key(self, org_id: UUID, name: str, key_hash: str, description: str | None = None) -> ApiKey:
         facts = {
@@ -155,6 +152,8 @@ class PostgresDirectory(Directory):
     def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
         with mapped(), self._engine.begin() as connection:
             made = self._register(connection, said, butler_url, token)
+            if made is not None:
+                self.note_registration(connection, made)  # what Butler assigned by itself opens no window
         if made is None:
             raise LedgerFault(REGISTERED_ELSEWHERE)
         return made

@@ -76,6 +76,7 @@ COLUMNS: Final = {
     "body_url": "text",
     "body_sha256": "text",
     "body_bytes": "bigint",
+    "storage_config_id": "uuid",
 }
 """Every field of a Record, in its order, and the column's type."""
 

@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from steward.adapters.s3_public import connect_to_public_alone
 from steward.body_object import key_facts, place
-from steward.destination import HostRole, S3Destination
+from steward.destination import HostRole, S3Destination, is_region, is_s3_bucket
 from steward.errors import BodyNotFound, BodyTooLarge, SettingError, StoreFault, StoreRefused, StoreUnavailable
 from steward.exchange import BodyRef
 from steward.ports import Put, PutResult, Source, StoredObject
@@ -38,11 +39,6 @@ MULTIPART_BYTES: Final = 100 << 20
 """Larger objects go up in parts, so that a broken connection costs one of them."""
 PART_BYTES: Final = 16 << 20
 
-_BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
-_NOT_BUCKETS: Final = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
-"""Ends of names that are not buckets but doors to them, perhaps another account's.
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
-_REGION: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 
 _PASSING: Final = frozenset(
@@ -56,9 +52,9 @@ class S3BodyStore:
 
     def __init__(self, destination: S3Destination, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         """Raises ValueError for a bucket, region or address that is not exactly one; SettingError without boto3."""
-        if not _BUCKET.fullmatch(destination.bucket) or destination.bucket.endswith(_NOT_BUCKETS):
+        if not is_s3_bucket(destination.bucket):
             raise ValueError("an S3 bucket is named by its plain name")
-        if destination.region is not None and not _REGION.fullmatch(destination.region):
+        if destination.region is not None and not is_region(destination.region):
             raise ValueError("an S3 region is a plain word")
         if destination.endpoint is not None and not _is_address(destination.endpoint):
             raise ValueError("an S3 endpoint is http(s)://host[:port][/path]")
@@ -230,6 +226,8 @@ def _client(to: S3Destination, read_timeout_s: float) -> BaseClient:
     client.meta.events.register_last("before-call.s3", _without_leave)
     if to.region is not None or to.endpoint is not None:
         client.meta.events.register("before-call.s3", _stay)
+    if to.public_only:
+        connect_to_public_alone(client)
     return client
 
 

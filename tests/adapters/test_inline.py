@@ -26,6 +26,7 @@ from steward.exchange import LOCAL_ORG, Body, BodyState, Exchange, Intent, Outco
 from steward.ports import Put, PutResult, Refused
 from steward.price import PriceBook, bundled
 from steward.settle import Settler
+from steward.stores import OneStore
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.waiting import eventually_async
@@ -94,7 +95,7 @@ class House:
     def __init__(self, limits: InlineLimits = LIMITS, bodies: MemoryBodyStore | None = None) -> None:
         self.ledger = WatchedLedger()
         self.bodies = bodies or MemoryBodyStore()
-        self.inline = Inline(Settler(self.ledger, self.bodies, prices), self.ledger, limits)
+        self.inline = Inline(Settler(self.ledger, OneStore(self.bodies), prices), self.ledger, limits)
 
     def intend(self, call: Exchange) -> None:
         """As the proxy does, before the first byte goes out."""

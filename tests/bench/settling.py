@@ -40,6 +40,7 @@ from steward.price import bundled
 from steward.seal import Keyring
 from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
+from steward.stores import OneStore
 from steward.words import Secret
 from tests.exchanges import exchange, route
 from tests.servers.postgres import KEYRING, address_of
@@ -217,7 +218,7 @@ def main() -> int:
     reader = SpoolReader(Path(job["spool"]), Keyring(Secret(bytes.fromhex(job["key"]))))
     assert reader.acquire()
     at_once = AT_ONCE_FILES if isinstance(store, FilesBodyStore) else AT_ONCE
-    rounds = Rounds(reader, Settler(ledger, store, lambda: book), ledger, RoundLimits(at_once=at_once))
+    rounds = Rounds(reader, Settler(ledger, OneStore(store), lambda: book), ledger, RoundLimits(at_once=at_once))
     ledger.ready()
     rest_garbage_collector()
     built_us = _built_us()

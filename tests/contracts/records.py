@@ -88,5 +88,6 @@ def a_full_record(**changes: Any) -> Record:
         body_url="s3://bucket/2026/11/28",
         body_sha256="29" * 32,
         body_bytes=30,
+        storage_config_id=OTHER_ORG,
     )
     return replace(record, **changes)

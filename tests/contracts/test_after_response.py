@@ -21,6 +21,7 @@ from steward.exchange import LOCAL_ORG, Exchange, Intent, Outcome
 from steward.ports import AfterResponse, Handed
 from steward.price import bundled
 from steward.settle import Settler
+from steward.stores import OneStore
 from tests.exchanges import exchange, route
 from tests.spooled import KEYRING
 
@@ -55,7 +56,9 @@ def inline() -> Taken:
 
 def inline_over(ledger: MemoryLedger, store: MemoryBodyStore) -> Inline:
     book = bundled()
-    return Inline(Settler(ledger, store, lambda: book), ledger, InlineLimits(backoff_s=0.01, intent_wait_s=0.2))
+    return Inline(
+        Settler(ledger, OneStore(store), lambda: book), ledger, InlineLimits(backoff_s=0.01, intent_wait_s=0.2)
+    )
 
 
 def spool() -> Taken:

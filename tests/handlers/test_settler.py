@@ -20,7 +20,7 @@ import pytest
 
 from handlers.settler import Stopping, run
 from steward import metrics
-from steward.adapters.memory import MemoryLedger
+from steward.adapters.memory import MemoryDirectory, MemoryLedger
 from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.adapters.memory_settled import MemoryQueue, MemorySettled
 from steward.adapters.price_feed import PriceFeed
@@ -29,10 +29,12 @@ from steward.clockwork import Clockwork, Task
 from steward.errors import LedgerUnavailable, StoreUnavailable
 from steward.exchange import Body, BodyState, Exchange, Intent, Outcome
 from steward.metrics import QueueMetrics
+from steward.policy import NOTHING_SAID
 from steward.price import bundled
 from steward.seal import Keyring
 from steward.settle import Settler
 from steward.settling import RoundLimits, Rounds
+from steward.stores import DecidedStores, Looking, OneStore
 from steward.wiring import SettlerServices
 from steward.words import Secret
 from tests.exchanges import exchange, route
@@ -64,7 +66,7 @@ class House:
         self.maintained: list[datetime] = []
         self.closed = threading.Event()
         self.tasks: list[Task] = []
-        settler = Settler(self.ledger, self.store, lambda: self.book)
+        settler = Settler(self.ledger, OneStore(self.store), lambda: self.book)
         self.rounds = Rounds(MemorySettled(self.queue), settler, self.ledger, RoundLimits(idle_s=0.01))
 
     def services(self) -> SettlerServices:
@@ -74,11 +76,13 @@ class House:
 
         board = metrics.prepare(None)
         prices = PriceFeed("", self.book)
+        looking = Looking(DecidedStores(MemoryDirectory(), NOTHING_SAID, self.store, lambda destination: self.store))
         return SettlerServices(
             self.rounds,
             acquire,
             self.maintained.append,
             prices,
+            looking,
             QueueMetrics(board, 1),
             Clockwork(self.tasks),
             self.closed.set,
@@ -150,7 +154,7 @@ class _Away(MemoryLedger):
 
 def test_a_drain_without_a_ledger_ends_in_its_time() -> None:
     it = House()
-    settler = Settler(_Away(), it.store, lambda: it.book)
+    settler = Settler(_Away(), OneStore(it.store), lambda: it.book)
     it.rounds = Rounds(MemorySettled(it.queue), settler, it.ledger, RoundLimits(idle_s=0.01, backoff_s=60.0))
     it.call()
     with signalled(lambda: not it.rounds.ledger_up()):
@@ -188,7 +192,7 @@ def _end(code: int) -> None:
 
 def test_the_second_signal_ends_it_where_it_stands() -> None:
     it = House()
-    settler = Settler(_Away(), it.store, lambda: it.book)
+    settler = Settler(_Away(), OneStore(it.store), lambda: it.book)
     it.rounds = Rounds(MemorySettled(it.queue), settler, it.ledger, RoundLimits(idle_s=0.01, backoff_s=60.0))
     it.call()
     stopping = Stopping(drain_s=60.0, end=_end)

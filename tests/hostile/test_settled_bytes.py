@@ -23,6 +23,7 @@ from steward.price import bundled
 from steward.seal import Keyring
 from steward.settle import Settler
 from steward.settling import Rounds
+from steward.stores import OneStore
 from steward.words import Secret
 from tests.exchanges import exchange, recorded, route
 from tests.said import Said, listening
@@ -53,7 +54,7 @@ def settled(postgres: Database, folder: Path, calls: list[Exchange]) -> tuple[Po
     ledger, store, book = PostgresLedger(postgres.engine), MemoryBodyStore(), bundled({})
     reader = SpoolReader(folder, KEYRING)
     assert reader.acquire()
-    rounds = Rounds(reader, Settler(ledger, store, lambda: book), ledger)
+    rounds = Rounds(reader, Settler(ledger, OneStore(store), lambda: book), ledger)
     eventually(lambda: rounds.run_once() and not rounds.in_hand(), 60)
     depth = reader.depth()
     assert (depth.items, depth.set_aside, depth.lost) == (0, 0, 0)

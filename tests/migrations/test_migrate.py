@@ -143,7 +143,7 @@ def test_a_server_that_is_not_there_is_told(postgres: Database) -> None:
 def test_the_ledger_and_the_versions_agree() -> None:
     assert head() == SCHEMA_VERSION
     names = sorted(path.stem for path in VERSIONS.glob("[0-9]*.py"))
-    assert [name[:4] for name in names] == ["0001", "0002", "0003", "0005"]
+    assert [name[:4] for name in names] == ["0001", "0002", "0003", "0004", "0005"]
 
 
 def test_the_table_has_the_columns_of_the_ledger_with_their_types(postgres: Database) -> None:
@@ -161,7 +161,7 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
     mine = {
         str(name)
         for name in tables(postgres)
-        if not re.search(r"_pkey$|_key$|_newest|_export$|_idx\d*$|_changed|_pk|_20\d\d_", str(name))
+        if not re.search(r"_pkey$|_key$|_local$|_newest|_export$|_idx\d*$|_changed|_pk|_20\d\d_", str(name))
     }
     assert mine == {
         "llm_requests",
@@ -171,6 +171,9 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
         "egress_log",
         "sync_state",
         "instance_secrets",
+        "storage_configs",
+        "provider_keys",
+        "approvals",
         "steward_schema",
         "view_tokens",
         "view_sessions",
