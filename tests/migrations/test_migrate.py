@@ -214,7 +214,15 @@ def test_calls_of_before_the_export_stay_inside_and_none_is_written_anew(empty_p
     with engine.begin() as connection:
         command.upgrade(migrations._config(connection), "0002")
         ensure_partitions(connection, NOON)
-    PostgresLedger(engine).record([a_full_record() for _ in range(5)])
+    for record in [a_full_record() for _ in range(5)]:  # as that release wrote them
+        empty_postgres.run(
+            "INSERT INTO llm_requests (id, org_id, api_key_id, provider, request_path, request_method, requested_at, "
+            "outcome, body_state, usage_source, model_alias_found, streamed, tags, tags_dropped, request_bytes, "
+            "response_bytes, truncated) VALUES (:id, :id, :id, 'openai', '/v1/models', 'GET', :at, 'complete', "
+            "'none', 'none', false, false, '{}', 0, 0, 0, false)",
+            id=record.id,
+            at=record.requested_at,
+        )
     where = "SELECT id, ctid::text, tableoid FROM llm_requests ORDER BY id"
     before = empty_postgres.run(where)
     files = (
