@@ -462,7 +462,7 @@ def test_what_waits_for_a_person_is_counted_and_what_is_allowed_is_where_bodies_
     made = directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", token)
     directory.replace_storage_configs(made, [for_org(s3()), for_user(s3("other"))])
     directory.replace_provider_keys(made, [provider_key()])
-    stores = decided_stores(services.settings, services.directory)
+    stores = decided_stores(services.settings, directory)
 
     async def story() -> None:
         await eventually_async(lambda: services.health.approvals_pending == 1, 20)
