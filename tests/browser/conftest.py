@@ -1,32 +1,30 @@
 """Fixtures: Chromium, a Butler that listens, and a person's window on it that must stay quiet.
 
-Everything here lives as long as one file of tests: Playwright's loop runs in this thread, and no other test must meet it.
+Everything here lives as long as one file of tests: Playwright's loop runs in this thread, which others need.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from steward.adapters.postgres_local import LocalPostgres
 from steward.butler.app import create_butler
 from tests.butler.pages.visits import House
 from tests.butler.seed import seed
 from tests.servers.butler import _TEMPLATE, PASSWORD, bench_over
+from tests.servers.listening import listening
 from tests.servers.postgres import _database
-from tests.servers.waiting import eventually
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE_MS: Final = 20_000
 SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
 
 
@@ -38,6 +36,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("Chromium was not found; install with: apt-get install chromium")
     assert found is not None, "CI has Chromium: make tools"
     apart = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=apart)
         yield browser
@@ -60,27 +59,8 @@ def site(butler_server: LocalPostgres) -> Iterator[Site]:
         acme, other = bench.tenant("acme"), bench.tenant("other")
         day = seed(bench.services, acme.owner, acme.bearer, bench.clock(), 900, days=2)
         app = create_butler(bench.services)
-        with _listening(app) as port:
-            yield Site(f"http://127.0.0.1:{port}", House(bench, app, acme, other, day))
-
-
-class _listening:
-    """uvicorn in a thread, on a socket that is there before it."""
-
-    def __init__(self, app: Any) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", access_log=False))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-
-    def __enter__(self) -> int:
-        self._thread.start()
-        eventually(lambda: self._server.started)
-        port: int = self._socket.getsockname()[1]
-        return port
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
+        with listening(app, "httptools") as it:
+            yield Site(f"http://127.0.0.1:{it.port}", House(bench, app, acme, other, day))
 
 
 @dataclass
@@ -134,7 +114,7 @@ class Windows:
     def open(self, width: int = 1440, height: int = 900, **options: Any) -> Window:
         """A window of that size, with no cookie in it."""
         context = self.chromium.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         window = Window(self.site, context, context.new_page())
         self.opened.append(window)
         return window

@@ -1,4 +1,4 @@
-"""The dashboard in Chromium: what a person does on it, in both themes, at three widths, by keyboard, and without scripts.
+"""The dashboard in Chromium: what a person does on it; both themes, three widths, by keyboard, and without scripts.
 
 Each window must stay quiet (see conftest): no console error, no error of a script, no request to a foreign host.
 """
