@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from migrations import MigrateResult, migrate, migrate_butler
 from steward.adapters.postgres_connection import open_engine
 from steward.butler.database import SCHEMA_VERSION, Database
+from steward.butler.views import Filter, Span
 from steward.errors import SealBroken
 from steward.seal import Keyring
 from steward.words import Secret
-from tests.servers.butler import BUTLER_KEYRING
+from tests.butler.calls import received
+from tests.servers.butler import BUTLER_KEYRING, bench_over
 from tests.servers.postgres import KEYRING
 from tests.servers.postgres import Database as Served
 
@@ -71,3 +75,22 @@ def test_a_newer_schema_is_left_as_it_is(empty_postgres: Served) -> None:
     empty_postgres.run("UPDATE butler.butler_schema SET version_num = '9999'")
     assert migrate_butler(empty_postgres.engine, BUTLER_KEYRING) == MigrateResult("9999", "9999")
     Database(empty_postgres.engine).ready()
+
+
+def test_on_another_version_of_postgresql_it_keeps_a_call_too(installed_postgres: Served) -> None:
+    migrate_butler(installed_postgres.engine, BUTLER_KEYRING)
+    butler = bench_over(installed_postgres)
+    acme = butler.tenant("acme")
+    call = received(requested_at=butler.clock(), tags={"Team": "a"})
+    assert butler.services.records.ingest(acme.bearer, [call], butler.clock()).added == 1
+    butler.services.metadata_keys.activate(acme.owner, "Team", butler.clock())
+    while butler.services.metadata_keys.backfill():
+        pass
+    hour = timedelta(hours=1)
+    which = Filter(butler.clock() - hour, butler.clock() + hour, tags=(("Team", "a"),))
+    (row,) = butler.services.explorer.page(acme.bearer.org_id, which).rows
+    assert row.id == call.id
+    span = Span(butler.clock() - hour, butler.clock() + hour, hour)
+    assert [point.sums.calls for point in butler.services.overview.series(acme.bearer.org_id, span)] == [1]
+    assert butler.services.overview.series(acme.bearer.org_id, replace(span, step=hour / 4))[0].sums.calls == 1
+    assert butler.services.overview.totals(acme.bearer.org_id, span).whole.p50 is not None
