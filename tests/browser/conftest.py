@@ -38,7 +38,7 @@ def chromium() -> Iterator[Browser]:
     apart = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=apart)
+        browser = playwright.chromium.launch(executable_path=found, args=[*apart, "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
