@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.servers.steward",
     "tests.servers.stores",
     "tests.servers.butler",  # after postgres, which it imports
+    "tests.servers.butler_process",
 ]
 
 # How long one example takes says more of the machine than of the code.

@@ -90,7 +90,12 @@ def test_the_wheel_carries_handlers_migrations_and_the_licence(wheel: Path) -> N
         for name in ("steward", "handlers", "migrations")
         for file in (ROOT / name).rglob("*.py")
     }
-    assert sources <= names
+    pages = {
+        str(file.relative_to(ROOT))
+        for folder in ("templates", "static")
+        for file in (ROOT / "steward" / "butler" / folder).iterdir()
+    }
+    assert len(pages) > 15 and sources | pages <= names
     assert any(name.startswith("migrations/steward/versions/0001_") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests") or name.endswith((".pth", ".pyc", ".env"))]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,20 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from steward.adapters.postgres_local import LocalPostgres
 from steward.butler.app import create_butler
 from tests.butler.pages.visits import House
 from tests.butler.seed import seed
 from tests.servers.butler import _TEMPLATE, PASSWORD, bench_over
+from tests.servers.listening import listening
 from tests.servers.postgres import _database
-from tests.servers.waiting import eventually
 
 PLACES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 """What the run looked like; kept for whoever wants to see it."""
+
+PATIENCE_MS = 20_000
 
 NewPage = Callable[..., Page]
 
@@ -49,6 +48,7 @@ def browser() -> Iterator[Browser]:
         words = "no Chromium is installed (make tools, or: apt-get install chromium); nothing was tried in a browser"
         assert not os.environ.get("CI"), words
         pytest.skip(words)
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield started
@@ -102,27 +102,8 @@ def site(butler_server: LocalPostgres) -> Iterator[Site]:
         acme, other = bench.tenant("acme"), bench.tenant("other")
         day = seed(bench.services, acme.owner, acme.bearer, bench.clock(), 900, days=2)
         app = create_butler(bench.services)
-        with _Listening(app) as port:
-            yield Site(f"http://127.0.0.1:{port}", House(bench, app, acme, other, day))
-
-
-class _Listening:
-    """uvicorn in a thread, on a socket that is there before it."""
-
-    def __init__(self, app: Any) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", access_log=False))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-
-    def __enter__(self) -> int:
-        self._thread.start()
-        eventually(lambda: self._server.started)
-        port: int = self._socket.getsockname()[1]
-        return port
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
+        with listening(app, "httptools") as it:
+            yield Site(f"http://127.0.0.1:{it.port}", House(bench, app, acme, other, day))
 
 
 @dataclass
@@ -176,7 +157,7 @@ class Windows:
     def open(self, width: int = 1440, height: int = 900, **options: Any) -> Window:
         """A window of that size, with no cookie in it."""
         context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         window = Window(self.site, context, context.new_page())
         self.opened.append(window)
         return window

@@ -16,9 +16,13 @@ ONE = "00000000-0000-0000-0000-000000000001"
 
 
 def test_a_change_is_whole_or_not_at_all(butler: ButlerBench) -> None:
-    with pytest.raises(RowsRefused), butler.services.database.change() as connection:
-        connection.execute(ADD, {"id": ONE, "name": "one"})
-        connection.execute(ADD, {"id": "00000000-0000-0000-0000-000000000002", "name": ""})
+    def change() -> None:
+        with butler.services.database.change() as connection:
+            connection.execute(ADD, {"id": ONE, "name": "one"})
+            connection.execute(ADD, {"id": "00000000-0000-0000-0000-000000000002", "name": ""})
+
+    with pytest.raises(RowsRefused):
+        change()
     assert butler.postgres.run("SELECT id FROM butler.organisations") == []
 
 

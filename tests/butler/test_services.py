@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
 from datetime import timedelta
 from decimal import Decimal
 from uuid import uuid4
 
 import orjson
+from sqlalchemy import TextClause
 
+import steward.butler
 from steward.butler.reading import records
 from steward.butler.store_audit import AuditFilter
 from steward.butler.views import Filter, Span
@@ -68,3 +73,45 @@ def test_a_first_morning(butler: ButlerBench) -> None:
     assert (use.calls, use.last_used_at, use.cost) == (1, now, Decimal("0.0125"))
     actions = [entry.action for entry in butler.services.audit.page(acme.owner.org_id, AuditFilter())]
     assert actions == ["metadata_key.activated", "api_key.created", "steward.created", "organisation.created"]
+
+
+TENANTLESS = {
+    "store_stewards._BEARER": "finds out whose token it is",
+    "store_sessions._FIND": "finds out whose session it is",
+    "store_people._INVITED": "finds out whose invitation it is",
+    "store_metadata_keys._UNINDEXED": "upkeep: what waits in any organisation, done under its own id",
+    "store_managed._PENDING": "the managed Steward serves every organisation that was handed to it",
+    "store_managed._CLAIM": "an assignment is of one organisation, and its bearer of all",
+    "store_managed._KNOWN": "the same",
+    "store_people._OF_USER": "a person's organisations",
+    "store_sessions._END_OTHERS": "a person's sessions, wherever",
+    "store_sessions._EXPIRED": "what has ended, of anyone",
+    "store_sessions._SESSION": "the part that others end with the session or the organisation",
+    "store_explorer._TAGGED": "a part; what it is joined to names the organisation",
+}
+"""Statements on tenants' tables without the organisation, and why."""
+
+
+def test_every_statement_on_a_tenants_table_names_the_organisation(butler: ButlerBench) -> None:
+    tables = {
+        str(name)
+        for (name,) in butler.postgres.run(
+            "SELECT table_name FROM information_schema.columns WHERE table_schema = 'butler' AND column_name = 'org_id'"
+        )
+    }
+    assert len(tables) > 14
+    statements = {}
+    for store in pkgutil.iter_modules(steward.butler.__path__):
+        if store.name.startswith("store_"):
+            module = importlib.import_module(f"steward.butler.{store.name}")
+            found = {name: value for name, value in vars(module).items() if isinstance(value, TextClause | str)}
+            statements |= {f"{store.name}.{name}": str(value) for name, value in found.items()}
+    without = {
+        name
+        for name, statement in statements.items()
+        if set(re.findall(r"butler\.([a-z_]+)", statement)) & tables
+        and re.search(r"\b(?:SELECT|INSERT|UPDATE|DELETE)\b", statement)
+        and ":org_id" not in statement
+    }
+    assert without == set(TENANTLESS)
+    assert len(statements) > 90

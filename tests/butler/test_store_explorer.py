@@ -31,8 +31,8 @@ MAKE = """
 """
 FILL = """
     INSERT INTO butler.requests_{name} (org_id, id, requested_at, revision, steward_id, received_at, api_key_id,
-        provider, model, request_path, request_method, response_time_ms, status_code, outcome, error_message, usage_source,
-        input_tokens, output_tokens, total_cost, model_alias_found, tags, body_state)
+        provider, model, request_path, request_method, response_time_ms, status_code, outcome, error_message,
+        usage_source, input_tokens, output_tokens, total_cost, model_alias_found, tags, body_state)
     SELECT CASE WHEN mod(n, 10) = 0 THEN CAST(:other AS uuid) ELSE CAST(:org AS uuid) END,
         CAST(lpad(to_hex(n), 32, '0') AS uuid), at, 1,
         CAST(:org AS uuid), at, CAST(lpad(to_hex(mod(n, 1000)), 32, '0') AS uuid),

@@ -79,6 +79,13 @@ def exact(usd: Decimal | None) -> Figure:
     return Figure(f"{_sign(usd)}${plain} USD" if plain != "0" else "$0 USD")
 
 
+def per_million(usd: Decimal | None, count: int | None) -> Figure:
+    """What a million tokens cost at this call's average; unknown without both, or of no tokens."""
+    if usd is None or not count:
+        return UNKNOWN
+    return cost(usd * 1_000_000 / count)
+
+
 def tokens(count: int | None) -> Figure:
     """`1.2 M` with `1,204,331` on hover; below ten thousand the figure itself."""
     if count is None:

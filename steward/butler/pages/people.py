@@ -112,13 +112,16 @@ def _page(
 ) -> Response:
     services, org_id = visitor.services, visitor.session.org_id
     members = services.people.members(org_id)
+    waiting = services.people.invitations(org_id, visitor.now)
+    withdraw = visitor.request.query_params.get("withdraw", "")
     return show(
         visitor,
         "members.html",
         page_of(visitor, "Members", "members"),
         wrong.status if wrong else 200,
         members=members,
-        invitations=services.people.invitations(org_id, visitor.now),
+        invitations=waiting,
+        withdrawing=next((each for each in waiting if str(each.id) == withdraw), None),
         removing=next((each for each in members if str(each.user_id) == remove), None),
         roles=ROLES,
         link=link,

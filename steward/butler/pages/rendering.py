@@ -141,6 +141,7 @@ _FILTERS: Final[dict[str, Any]] = {
     "moment": numbers.moment,
     "only": filters.only,
     "pairs": filters.pairs,
+    "per_million": numbers.per_million,
     "pairs_without_range": filters.pairs_without_range,
     "sorted_tags": sorted_tags,
     "tick": tick,

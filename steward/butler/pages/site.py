@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from steward.butler.access import ANYONE, Rule, Rules
 from steward.butler.nouns import Role
 from steward.butler.pages import (
+    account,
     auditing,
     entering,
     exploring,
@@ -30,7 +31,19 @@ _OWNER: Final = Rule("person", Role.OWNER)
 
 ROUTERS: Final = tuple(
     part.router
-    for part in (auditing, entering, exploring, keys, people, provider_keys, stewards, storing, tagging, watching)
+    for part in (
+        account,
+        auditing,
+        entering,
+        exploring,
+        keys,
+        people,
+        provider_keys,
+        stewards,
+        storing,
+        tagging,
+        watching,
+    )
 )
 
 RULES: Final[Rules] = {
@@ -68,6 +81,10 @@ RULES: Final[Rules] = {
     "POST /members/{user_id}/remove": _OWNER,
     "POST /members/invitations/{invitation_id}/withdraw": _OWNER,
     "GET /audit": _VIEWER,
+    "GET /account": _VIEWER,
+    "POST /account/password": _VIEWER,
+    "POST /account/sessions/{session_id}/end": _VIEWER,
+    "POST /account/organisation": _VIEWER,
 }
 """Storage and provider keys of a person's own need a member, the organisation's an admin: their routes look."""
 

@@ -177,7 +177,22 @@
 
   // Side panel: the address changes, the list stays where it is.
 
+  // What stands where the panel will, when it takes long enough to be noticed.
+  function skeleton() {
+    const panel = document.createElement("aside");
+    panel.className = "panel";
+    panel.setAttribute("aria-busy", "true");
+    for (const kind of ["head", "line", "line", "block", "block", "line", "line", "line"]) {
+      const bone = document.createElement("div");
+      bone.className = `skeleton bone-${kind}`;
+      panel.append(bone);
+    }
+    return panel;
+  }
+
   async function show(address, push) {
+    const place = one('[data-swap="panel"]');
+    const soon = setTimeout(() => { if (!one("[data-panel]")) place.replaceChildren(skeleton()); }, 150);
     try {
       const fresh = await ask(address);
       if (!fresh) return;
@@ -191,6 +206,8 @@
       if (panel) panel.focus({ preventScroll: true });
     } catch {
       location.assign(address);
+    } finally {
+      clearTimeout(soon);
     }
   }
 

@@ -116,3 +116,8 @@ def test_shares_of_a_whole() -> None:
     assert numbers.share(1, 3).text == f"33.3{N}%"
     assert numbers.share(3, 3).text == f"100{N}%"
     assert numbers.share(1, 100_000).text == f"<0.1{N}%"
+
+
+def test_what_a_million_tokens_cost_on_average() -> None:
+    assert numbers.per_million(Decimal("0.003"), 1000).text == "$3.00"
+    assert not numbers.per_million(None, 5).known and not numbers.per_million(Decimal(1), 0).known

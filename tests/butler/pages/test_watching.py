@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
 from steward.butler.pages import numbers
 from steward.butler.pages.watching import curl_line
+from steward.butler.reading import Received, records
 from steward.butler.views import Span
 from tests.butler.pages.visits import House
 
@@ -55,3 +58,22 @@ def test_a_tag_is_chosen_and_without_any_the_page_says_where_to_switch_one_on(ho
 
 def test_a_first_call_bears_the_key() -> None:
     assert "X-Majordomo-Key: mdm_sk_abc'" in curl_line("mdm_sk_abc") and "mdm_sk_..." in curl_line()
+
+
+def test_a_hostile_name_in_the_chart_is_text(house: House) -> None:
+    name = "</title><script>alert('chart')</script>"
+    made = house.bench.services.keys.create(house.acme.owner, name)
+    house.bench.services.records.ingest(house.acme.bearer, [_received(house, made.id)], house.bench.clock())
+    page = house.visit().text("/?by=key&measure=calls")
+    assert "<script>alert" not in page
+    assert page.count("&lt;/title&gt;&lt;script&gt;alert(&#39;chart&#39;)") >= 3
+
+
+def _received(house: House, key_id: UUID) -> Received:
+    at = (house.bench.clock() - timedelta(minutes=5)).isoformat()
+    told = {
+        **{"id": str(uuid4()), "revision": 1, "majordomo_api_key_id": str(key_id), "provider": "openai", "model": "o3"},
+        **{"request_path": "/v1/responses", "request_method": "POST", "requested_at": at, "status_code": 200},
+    }
+    (one,) = records(orjson.dumps({"records": [told]}), house.acme.bearer.org_id)
+    return one
