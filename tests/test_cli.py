@@ -134,7 +134,10 @@ COMMANDS = (
 )
 
 
-_ACTIONS = "create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check|serve|migrate"
+_ACTIONS = (
+    "create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check|serve"
+    "|migrate"
+)
 _NAMED = rf"\bsteward ([a-z-]+(?: (?:{_ACTIONS})\b)?)"
 
 
