@@ -110,6 +110,7 @@ def test_the_wheel_names_its_extras_and_its_command(wheel: Path) -> None:
     assert "\nRequires-Python: >=3.11\n" in metadata
     assert set(re.findall(r"\nProvides-Extra: (\w+)", metadata)) == {"server", "aws", "gcp", "butler", "all"}
     assert "steward = steward.cli:main" in commands
+    assert "majordomo = steward.cli:majordomo" in commands
 
 
 def test_the_version_is_one() -> None:

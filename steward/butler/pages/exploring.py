@@ -20,7 +20,7 @@ from steward.butler.pages import asked, csv_lines, filters, numbers
 from steward.butler.pages.door import Looking, Visitor
 from steward.butler.pages.filters import View
 from steward.butler.pages.numbers import Figure
-from steward.butler.pages.serving import page_of, pages_router, show
+from steward.butler.pages.serving import away, page_of, pages_router, show
 from steward.butler.pages.watching import curl_line
 from steward.butler.views import Call, CallPage, Filter
 from steward.exchange import BodyState, ErrorCode, Outcome
@@ -77,8 +77,10 @@ def requests_page(visitor: Looking) -> Response:
     """The table, its filters, and the panel that is open."""
     page = page_of(visitor, "Requests", "requests", live=True)
     org_id, services = visitor.session.org_id, visitor.services
-    query = visitor.request.query_params.multi_items()
-    view, wrong = asked.added(filters.read(query), visitor.request.query_params.get("filter", ""))
+    typed = visitor.request.query_params.get("filter", "")
+    view, wrong = asked.added(filters.read(visitor.request.query_params.multi_items()), typed)
+    if typed.strip() and not wrong:
+        return away("/requests" + filters.write(view))
     keys = services.keys.names(org_id)
     active = [each.name for each in services.metadata_keys.all(org_id) if each.is_active]
     view, untagged = asked.only_active(view, frozenset(active))

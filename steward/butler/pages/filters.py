@@ -140,7 +140,7 @@ class _Reading:
             self._said[name] = value
             return _CHECKS[name].fullmatch(value) is not None
         if not understood(name, value):
-            return name == "csrf"
+            return name == "filter"  # what was typed, which `asked.py` reads
         if name in self._filters or len(self._filters) >= MAX_FILTERS:
             return self._filters.get(name) == value
         self._filters[name] = value

@@ -60,7 +60,10 @@ def test_filters_narrow_and_stand_as_chips(house: House) -> None:
 
 
 def test_a_typed_filter_is_one_more_chip(house: House) -> None:
-    page = house.visit().text("/requests?provider=openai&filter=Team%3Dpayments")
+    visit = house.visit()
+    there = visit.get("/requests?provider=openai&filter=Team%3Dpayments").headers["location"]
+    assert there == "/requests?provider=openai&tag.Team=payments"
+    page = visit.text(there)
     assert _ids(page) == _known(house, provider="openai", tags=(("Team", "payments"),))[:50]
     assert "A filter is a name, an equals sign" in house.visit().words("/requests?filter=what")
 
