@@ -179,7 +179,7 @@ def test_what_butler_does_not_confirm_is_not_kept(
     assert house.directory.registrations() == []
 
 
-@pytest.mark.parametrize("org", ["x", "%00", str(uuid4()), "..%2f..%2fx", "{}"])
+@pytest.mark.parametrize("org", ["x", "%00", "0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e", "..%2f..%2fx", "{}"])
 def test_what_is_no_organisation_cannot_be_deregistered(org: str) -> None:
     assert House().ask(f"{PATH}/{org}", "DELETE").status_code == 404
 

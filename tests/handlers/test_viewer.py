@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import ssl
 from collections.abc import Callable
 from contextlib import closing
@@ -22,6 +21,7 @@ import trustme
 from handlers.viewer import config, server_tls
 from steward.errors import SettingError
 from steward.settings import load
+from tests.servers.listening import free_port
 from tests.servers.plain_http import Request
 from tests.servers.socket_provider import Provider
 from tests.servers.steward import RunningSteward
@@ -31,12 +31,6 @@ from tests.servers.waiting import eventually
 CANARY = "CANARY-3d51-the-question"
 MakeSteward = Callable[..., RunningSteward]
 ASKED = orjson.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": CANARY}]})
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def connect(port: int, trust: ssl.SSLContext | None = None) -> http.client.HTTPConnection:

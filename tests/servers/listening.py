@@ -95,3 +95,10 @@ def listening(
 
 def _words(told: dict[str, Any]) -> str:
     return f"{told.get('message')}: {told.get('exception')!r}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

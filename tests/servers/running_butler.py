@@ -103,11 +103,11 @@ class RunningButler:
 
 
 @contextmanager
-def running_butler(server: LocalPostgres, folder: Path, org: str = "Acme") -> Iterator[RunningButler]:
+def running_butler(server: LocalPostgres, folder: Path, org: str = "Acme", **settings: str) -> Iterator[RunningButler]:
     """Migrates a new database, makes an organisation with its owner, serves until the block ends."""
     address = new_database(server)
     environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environ |= {
+    environ |= settings | {
         "PYTHONPATH": str(REPOSITORY),
         "BUTLER_ENCRYPTION_KEY": secrets.token_hex(32),
         "POSTGRES_HOST": address.host,
