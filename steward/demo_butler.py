@@ -11,14 +11,11 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from steward.errors import StewardError
 from steward.words import Secret
-
-if TYPE_CHECKING:
-    from steward.adapters.postgres_local import LocalPostgres
 
 HOST: Final = "127.0.0.1"
 ORGANISATION: Final = "Northwind"
@@ -36,15 +33,11 @@ class Owner:
     org_id: UUID
 
 
-def own_settings(port: int, database: LocalPostgres, view_url: str) -> dict[str, str]:
-    """What the demo's Butler is told. It shares the Steward's server, in a schema and under a key of its own."""
+def own_settings(port: int, stewards: Mapping[str, str], view_url: str) -> dict[str, str]:
+    """What the demo's Butler is told. It shares the Steward's database, in a schema and under a key of its own."""
     return {
+        **{name: value for name, value in stewards.items() if name.startswith("POSTGRES_")},
         "BUTLER_ENCRYPTION_KEY": secrets.token_hex(32),
-        "BUTLER_POSTGRES_HOST": database.host,
-        "BUTLER_POSTGRES_PORT": str(database.port),
-        "BUTLER_POSTGRES_USER": database.user,
-        "BUTLER_POSTGRES_PASSWORD": database.password.reveal(),
-        "BUTLER_POSTGRES_DB": database.database,
         "BUTLER_HOST": HOST,
         "BUTLER_PORT": str(port),
         "BUTLER_STEWARD_VIEW_URL": view_url,

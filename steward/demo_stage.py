@@ -137,7 +137,7 @@ def set_up(port: int, environ: Mapping[str, str], folder: Path, teller: Teller, 
         undo.callback(engine.dispose)
         migrate(engine, keyring)
     butler = _butler(
-        {**kept, **demo_butler.own_settings(_usual_port(BUTLER_PORT), database, settings.view_url)}, place, teller, undo
+        {**kept, **demo_butler.own_settings(_usual_port(BUTLER_PORT), told, settings.view_url)}, place, teller, undo
     )
     with teller.step("a token and keys (majordomo)", "made"):
         butler.sign_in()

@@ -501,12 +501,11 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     credential = _CredentialKey(directory, health)
     upstreams = _Upstreams(settings)
     board = board or metrics.prepare(None)
-    spools = settings.after_response == "spool"
-    if spools:
-        after = _spooled(settings, keyring)
+    if settings.after_response == "spool":
+        after, clockwork = _spooled(settings, keyring), Clockwork(())
     else:
         after = _inline(settings, ledger, decided_stores(settings, directory), board)
-    clockwork = Clockwork(()) if spools else open_clockwork(settings, engine, keyring, board)
+        clockwork = open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
         after.close()
@@ -537,16 +536,20 @@ def build(settings: Settings, board: Board | None = None) -> Services:
         board=board,
         organisations=_organisations(settings, directory, engine, keyring),
         held=lambda: Connections(upstreams.connections(), *_pooled(engine)),
-        background=(
-            authenticator.poll,
-            credential.learn,
-            partial(_watch_schema, ledger, health),
-            partial(_watch_butlers, directory, health),
-            partial(_watch_pending, directory, health),
-            *after.background,
-        ),
+        background=(authenticator.poll, credential.learn, *_watching(ledger, directory, health), *after.background),
         clockwork=clockwork,
         close=close,
+    )
+
+
+def _watching(
+    ledger: Ledger, directory: PostgresDirectory, health: Health
+) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+    """What keeps `/readyz` told."""
+    return (
+        partial(_watch_schema, ledger, health),
+        partial(_watch_butlers, directory, health),
+        partial(_watch_pending, directory, health),
     )
 
 

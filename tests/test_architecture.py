@@ -184,7 +184,7 @@ def test_vendors_are_imported_when_first_used() -> None:
 
 def test_only_wiring_imports_adapters_and_adapters_never_each_other() -> None:
     allowed = {
-        "steward/demo.py": "steward.adapters.postgres_local",
+        "steward/demo_stage.py": "steward.adapters.postgres_",
         "migrations/__init__.py": "steward.adapters.postgres_",
         "steward/butler/database.py": "steward.adapters.postgres_connection",
         "steward/butler/wiring.py": "steward.adapters.postgres_connection",
