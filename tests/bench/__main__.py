@@ -1,10 +1,15 @@
-"""`make bench`: prints what the relay does, each figure beside nginx's of the same run, and what settling does."""
+"""`make bench`: what the relay does, each figure beside nginx's of the same run, what settling does, and how long the
+request explorer takes in ten million calls. `make bench ARGS="--only explorer --rows 1000000"`: a part, and smaller.
+"""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
+from collections.abc import Sequence
 
+from tests.bench.explorer import PAGE, PAGES, ROWS, RUNS, NoRoom, explorer_bench
 from tests.bench.measure import bench, median_ratio, missing_tools
 from tests.bench.settling import BODY_BYTES, settling_bench
 
@@ -13,13 +18,41 @@ SECONDS = 4
 SETTLING_RUNS = 3
 
 
-def main() -> int:
-    """Returns the exit code: 1 when the tools are not here."""
-    if missing := missing_tools():
+PARTS = ("relay", "settling", "explorer")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 1 when the tools or the room on the disk are missing."""
+    parser = argparse.ArgumentParser(
+        prog="make bench", description="Measures; figures go to stdout, progress to stderr."
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part (may be repeated; default: all)")
+    parser.add_argument(
+        "--rows", type=_rows, default=ROWS, metavar="N", help=f"the explorer's calls (default: {ROWS:,})"
+    )
+    arguments = parser.parse_args(argv)
+    parts = arguments.only or PARTS
+    if "relay" in parts and (missing := missing_tools()):
         print(
             f"bench: {' and '.join(missing)} not found; install with: apt-get install wrk nginx-light", file=sys.stderr
         )
         return 1
+    if "relay" in parts:
+        relay()
+    if "settling" in parts:
+        settling()
+    return explorer(arguments.rows) if "explorer" in parts else 0
+
+
+def _rows(said: str) -> int:
+    rows = int(said.replace("_", ""))
+    if rows < 10_000:
+        raise argparse.ArgumentTypeError("at least 10000")
+    return rows
+
+
+def relay() -> None:
+    """What one relaying process does on one core."""
     with bench() as it:
         it.throughput(1)
         print(f"plain call, 1 KB, 32 connections, {PAIRS} interleaved pairs of {SECONDS} s")
@@ -49,8 +82,6 @@ def main() -> int:
         )
         chunks = [it.chunk_cpu_us(3) for _ in range(3)]
         print(f"server-sent events, 32 streams\n  CPU {statistics.median(chunks):.1f} us an event (at most 45)\n")
-    settling()
-    return 0
 
 
 def settling() -> None:
@@ -64,6 +95,27 @@ def settling() -> None:
                 f"CPU {statistics.median(each.cpu_us for each in runs):7,.0f} us an exchange: "
                 f"{statistics.median(1e6 / each.cpu_us for each in runs):7,.0f}/s of a whole core (at least {aim:,})"
             )
+    print()
+
+
+def explorer(rows: int) -> int:
+    """What PostgreSQL and the explorer take for a page. Returns the exit code."""
+    try:
+        with explorer_bench(rows, lambda said: print(f"bench: {said}", file=sys.stderr, flush=True)) as it:
+            print(
+                f"request explorer, {it.calls():,} calls, {it.disk_bytes() / 1e9:.1f} GB, pages of {PAGE}, "
+                f"median of {RUNS}"
+            )
+            for name in PAGES:
+                cost = it.page(name)
+                print(
+                    f"  {name:<18}{cost.median_ms:8.1f} ms   {cost.rows:3} calls shown   "
+                    f"{cost.rows_read:5,} rows read (at most {5 * (PAGE + 1)})"
+                )
+    except NoRoom as refused:
+        print(f"bench: no room: {refused}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
