@@ -31,8 +31,9 @@ ENV PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 WORKDIR /var/lib/steward
 VOLUME /var/lib/steward
-EXPOSE 7680
+# Callers, the viewer where VIEW_AUTH is set, and Butler (`butler serve`), which the same image is.
+EXPOSE 7680 7681 7690
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 7680), timeout=3); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; butler = b'\\0butler\\0' in open('/proc/1/cmdline', 'rb').read(); port = os.environ.get('BUTLER_PORT') or 7690 if butler else os.environ.get('PORT') or 7680; c = http.client.HTTPConnection('127.0.0.1', int(port), timeout=3); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["steward"]
 CMD ["serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import http.server
 import json
 import os
 import re
@@ -11,16 +12,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import steward
 from handlers.settler import DRAIN_S
+from steward.butler.settings import load as load_butler
 from steward.settings import load
 from steward.version import VERSION
 from tests.servers.postgres import Database
@@ -221,7 +225,7 @@ def test_the_image_is_made_from_a_base_by_digest_and_runs_as_nobody() -> None:
         'CMD ["serve"]',
         "VOLUME /var/lib/steward",
         "USER 10001:10001",
-        "EXPOSE 7680",
+        "EXPOSE 7680 7681 7690",
     ):
         assert f"\n{line}\n" in f"{last}\n"
     assert "HEALTHCHECK" in last
@@ -229,7 +233,7 @@ def test_the_image_is_made_from_a_base_by_digest_and_runs_as_nobody() -> None:
 
 
 def test_a_pod_keeps_its_spool_and_has_time_to_end() -> None:
-    service, stateful = yaml.safe_load_all((ROOT / "infra" / "kubernetes" / "statefulset.yaml").read_text())
+    service, stateful = _manifest("statefulset")
     pod = stateful["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -241,6 +245,89 @@ def test_a_pod_keeps_its_spool_and_has_time_to_end() -> None:
     assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}\n" in DOCKERFILE
     assert (container["args"], mounted["tmp"]) == (["serve"], "/tmp")
     assert (container["readinessProbe"]["httpGet"]["path"], service["kind"]) == ("/readyz", "Service")
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"), [("steward serve", "PORT"), ("steward butler serve", "BUTLER_PORT")], ids=["serve", "butler"]
+)
+def test_the_image_looks_after_whichever_half_it_runs(words: str, setting: str, tmp_path: Path) -> None:
+    found = re.search(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert found is not None
+    _, option, program = json.loads(found[1])
+    told = tmp_path / "cmdline"
+    told.write_bytes(b"/app/bin/python\0/app/bin/" + words.replace(" ", "\0").encode() + b"\0")
+    command = [sys.executable, option, program.replace("/proc/1/cmdline", str(told))]
+    with http.server.HTTPServer(("127.0.0.1", 0), _Alive) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            environ = {setting: str(server.server_port)}
+            assert subprocess.run(command, env=environ, capture_output=True, timeout=60).returncode == 0
+        finally:
+            server.shutdown()
+            thread.join()
+    assert subprocess.run(command, env=environ, capture_output=True, timeout=60).returncode == 1
+
+
+class _Alive(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, *said: object) -> None:
+        """Nothing."""
+
+
+def test_the_manifests_set_what_the_settings_take(tmp_path: Path) -> None:
+    secret = {"ENCRYPTION_KEY": KEY, "VIEW_AUTH": "token", "VIEW_URL": "https://bodies.example.com"}
+    _, stateful = _manifest("statefulset")
+    told = load({**secret, **_environ(stateful)}, None)
+    assert _ports(stateful) == {"http": told.port, "view": told.view_port, "ops": told.ops_port}
+    assert told.view_host == "0.0.0.0"
+    _, deployed = _manifest("butler")
+    butler = load_butler({"BUTLER_ENCRYPTION_KEY": KEY, **_environ(deployed)}, None)
+    assert _ports(deployed) == {"http": butler.port}
+    assert (butler.host, butler.public_url) == ("0.0.0.0", "https://butler.example.com")
+    assert butler.steward_view_url == told.view_url != butler.public_url
+    assert not butler.warnings
+
+
+def test_a_pod_of_butler_is_as_bounded_as_one_of_the_steward() -> None:
+    service, deployed = _manifest("butler")
+    pod = deployed["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (container["args"], service["spec"]["ports"][0]["port"]) == (["butler", "serve"], 7690)
+    assert [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")] == [
+        "/readyz",
+        "/health",
+    ]
+    stewards = _manifest("statefulset")[1]["spec"]["template"]["spec"]
+    assert container["securityContext"] == stewards["containers"][0]["securityContext"]
+    assert pod["securityContext"].items() <= stewards["securityContext"].items()
+    assert not pod["automountServiceAccountToken"]
+
+
+def test_the_viewer_has_a_host_and_a_service_of_its_own() -> None:
+    service, ingress = _manifest("viewer")
+    _, stateful = _manifest("statefulset")
+    assert service["spec"]["selector"] == stateful["spec"]["selector"]["matchLabels"]
+    assert service["spec"]["ports"] == [{"name": "view", "port": _ports(stateful)["view"]}]
+    (rule,) = ingress["spec"]["rules"]
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    assert rule["http"]["paths"][0]["backend"]["service"]["name"] == service["metadata"]["name"]
+
+
+def _manifest(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((ROOT / "infra" / "kubernetes" / f"{name}.yaml").read_text()))
+
+
+def _environ(workload: Any) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+def _ports(workload: Any) -> dict[str, int]:
+    ports = workload["spec"]["template"]["spec"]["containers"][0]["ports"]
+    return {each["name"]: each["containerPort"] for each in ports}
 
 
 def test_every_install_in_the_image_is_by_hash_from_wheels_or_of_our_own_wheel() -> None:
