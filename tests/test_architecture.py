@@ -375,6 +375,16 @@ def test_nothing_else_stands_at_the_root() -> None:
     assert {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} <= given | usual
 
 
+def test_butler_calls_nobody() -> None:
+    """Its database apart, which the Steward's adapter dials: SECURITY says so."""
+    clients = {"httpx", "http.client", "urllib.request", "smtplib", "ftplib", *VENDORS}
+    files = [file for file in SOURCES if file.parts[:2] == ("steward", "butler")]
+    assert len(files) > 40
+    found = {(str(file), name) for file in files for name in _imports(_nodes(file))}
+    assert not [each for each in found if any(each[1] == name or f"{name}." in f"{each[1]}." for name in clients)]
+    assert {file for file, name in found if name.split(".")[0] == "socket"} == {"steward/butler/command.py"}
+
+
 def test_importing_the_product_connects_to_nothing_and_imports_no_vendor() -> None:
     program = (
         "import sys\n"
