@@ -133,7 +133,7 @@ def test_the_settings_of_the_story_fit_each_other_in_both_halves() -> None:
     (written,) = re.findall(r"^cat > \.env <<END\n(.*?)^END$", chapter("The whole story, by hand"), re.DOTALL | re.M)
     said = dict(each.split("=", 1) for each in written.splitlines())
     environ = {name: re.sub(r"\$\(openssl rand -hex 32\)", KEY, value) for name, value in said.items()}
-    environ = {name: value.replace("$HOME", "/home/you") for name, value in environ.items()}
+    environ = {name: value.replace("$HOME", "/srv/you") for name, value in environ.items()}
     assert "$" not in "".join(environ.values())
     stewards, butlers = load(environ, None), load_butler(environ, None)
     assert set(environ) <= {setting.name for setting in (*TABLE, *BUTLER_TABLE)}
