@@ -103,13 +103,14 @@ def explorer(rows: int) -> int:
     try:
         with explorer_bench(rows, lambda said: print(f"bench: {said}", file=sys.stderr, flush=True)) as it:
             print(
-                f"request explorer, {it.calls():,} calls, {it.disk_bytes() / 1e9:.1f} GB, pages of {PAGE}, "
+                f"request explorer, {it.calls():,} calls, {it.disk_bytes() / 1e9:.2f} GB, pages of {PAGE}, "
                 f"median of {RUNS}"
             )
             for name in PAGES:
                 cost = it.page(name)
                 print(
-                    f"  {name:<18}{cost.median_ms:8.1f} ms   {cost.rows:3} calls shown   "
+                    f"  {name:<18}{cost.median_ms:8.1f} ms (PostgreSQL {cost.server_ms:6.2f})   "
+                    f"{cost.rows:3} calls shown   "
                     f"{cost.rows_read:5,} rows read (at most {5 * (PAGE + 1)})"
                 )
     except NoRoom as refused:

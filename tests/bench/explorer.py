@@ -5,6 +5,7 @@ The server is one of `make demo`'s kind, small and with its defaults. Refuses to
 
 from __future__ import annotations
 
+import re
 import shutil
 import statistics
 import tempfile
@@ -23,6 +24,7 @@ from steward.adapters.postgres_connection import open_engine
 from steward.adapters.postgres_local import LocalPostgres
 from steward.butler.passwords import Passwords
 from steward.butler.services import Services, Site, over
+from steward.butler.store_explorer import statement_of
 from steward.butler.views import Cursor, Filter
 from tests.butler.many_calls import ORG, SINCE, UNTIL, explained, fill, rows_read
 from tests.servers.butler import BUTLER_KEYRING
@@ -61,7 +63,9 @@ class PageCost:
 
     rows: int
     median_ms: float
-    """Of `RUNS`, by the explorer itself, after one that is not counted."""
+    """Of `RUNS`, by the explorer itself, after one that is not counted: rows read into objects and all."""
+    server_ms: float
+    """What PostgreSQL says of it: planning and executing, the median of as many."""
     rows_read: int
 
 
@@ -91,8 +95,17 @@ class ExplorerBench:
             began = time.perf_counter()
             self._services.explorer.page(ORG, which, cursor, PAGE)
             took_ms.append((time.perf_counter() - began) * 1000)
+        server_ms = statistics.median(self._server_ms(which, cursor) for _ in range(RUNS))
         read = rows_read(explained(self._engine, which, cursor, PAGE + 1))
-        return PageCost(len(found.rows), statistics.median(took_ms), read)
+        return PageCost(len(found.rows), statistics.median(took_ms), server_ms, read)
+
+    def _server_ms(self, which: Filter, cursor: Cursor | None) -> float:
+        statement, facts = statement_of(ORG, which, cursor, PAGE + 1)
+        with self._engine.connect() as connection:
+            plan = connection.execute(text(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY) {statement}"), facts).scalars()
+            return sum(
+                float(said) for said in re.findall(r"(?:Planning|Execution) Time: ([0-9.]+) ms", "\n".join(plan))
+            )
 
 
 @contextmanager

@@ -15,11 +15,15 @@ def test_a_small_one_tells_each_page_with_its_time_and_its_rows(capsys: pytest.C
     told = capsys.readouterr()
     assert "request explorer, 20,000 calls, 0." in told.out
     for name in PAGES:
-        line = re.search(rf"^  {name} +([0-9.]+) ms +(\d+) calls shown +([0-9,]+) rows read", told.out, re.MULTILINE)
+        line = re.search(
+            rf"^  {name} +([0-9.]+) ms \(PostgreSQL +([0-9.]+)\) +(\d+) calls shown +([0-9,]+) rows read",
+            told.out,
+            re.MULTILINE,
+        )
         assert line is not None, told.out
-        assert float(line[1]) > 0
-        assert 0 < int(line[2]) <= PAGE
-        assert int(line[2]) <= int(line[3].replace(",", "")) <= 5 * (PAGE + 1) + 5
+        assert float(line[1]) > 0 and float(line[2]) > 0
+        assert 0 < int(line[3]) <= PAGE
+        assert int(line[3]) <= int(line[4].replace(",", "")) <= 5 * (PAGE + 1) + 5
     assert "20,000 calls need up to" in told.err
     assert "2026-11: " in told.err
 
