@@ -46,7 +46,7 @@ faults: .venv/test/made-here ## the long cases of what dies and what is lost, ha
 soak: .venv/test/made-here ## ten minutes of load: memory and descriptors of every process, printed, and flat
 	@.venv/test/bin/python -m tests.faults.soak $(ARGS)
 
-bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, the explorer in ten million calls (some 9 GB of disk)
+bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, the explorer in ten million calls (some 8 GB of disk)
 	@.venv/test/bin/python -m tests.bench $(ARGS)
 
 lock: ## pin anew, from releases at least a week old (needs uv)
