@@ -40,8 +40,8 @@ def test_a_step_that_fails_ends_its_line_and_is_not_hidden() -> None:
 def test_a_command_runs_in_processes_of_its_own_and_ends_with_the_block(tmp_path: Path) -> None:
     log = tmp_path / "said.log"
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environ |= {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "9", "ENCRYPTION_KEY": "0123456789abcdef" * 4, "PORT": "0"}
-    environ |= {"SPOOL_DIR": str(tmp_path / "spool"), "SHUTDOWN_DELAY": "0"}
+    environ |= {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "9", "ENCRYPTION_KEY": "0123456789abcdef" * 4}
+    environ |= {"PORT": "0", "SPOOL_DIR": str(tmp_path / "spool"), "SHUTDOWN_DELAY": "0"}
     with running(["serve"], environ, log) as process:
         until = time.monotonic() + 60
         while b"listening" not in log.read_bytes():
