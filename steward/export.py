@@ -167,7 +167,7 @@ class Exporter:
         """The way to the registration's Butler, which said whose the token is; None once it is deregistered."""
         known = [each for each in self._directory.registrations() if each.id == lane.registration_id]
         registration = known[0] if known and known[0].deregistered_at is None else None
-        token = None if registration is None else self._directory.token(registration.org_id)
+        token = None if registration is None else self._directory.token(registration.org_id, registration.id)
         line = self._lines.get(lane.registration_id)
         stale = line is not None and (registration is None or line.opened_for != registration.registered_at)
         if line is not None and stale:

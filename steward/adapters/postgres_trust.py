@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine, Row
 
 from steward import log
 from steward.adapters.postgres_connection import mapped
+from steward.adapters.postgres_sync import hold_in_force
 from steward.adapters.postgres_trust_rows import Approval, broken_config, config_row, kept_config, key_facts, sound
 from steward.arriving import Circumstances, approved_already, arrived, pending
 from steward.arriving import said as as_said
@@ -130,6 +131,7 @@ class PostgresTrust(TrustBook):
         org_id = registration.org_id
         with mapped(), self._engine.begin() as connection:
             connection.execute(_LOCK_ORG, {"org_id": org_id})
+            hold_in_force(connection, registration)
             now: datetime = connection.execute(_NOW).scalar_one()
             approvals = self._sound(connection.execute(_APPROVALS, {"org_id": org_id}))
             approved = _fingerprints(approvals, Wanted.STORAGE)
@@ -151,12 +153,12 @@ class PostgresTrust(TrustBook):
         org_id = registration.org_id
         with mapped(), self._engine.begin() as connection:
             connection.execute(_LOCK_ORG, {"org_id": org_id})
+            hold_in_force(connection, registration)
             now: datetime = connection.execute(_NOW).scalar_one()
             rows = connection.execute(_KEYS, {"org_id": org_id}).all()
             won = {row.provider for row in rows if row.source == "local"}
-            taken = {row.id for row in rows if row.source == "local"}
             known = {row.id: row for row in rows}
-            mine = [each for each in keys if belongs(org_id, each) and each.provider not in won | taken]
+            mine = [each for each in keys if belongs(org_id, each) and each.provider not in won]
             ids = orjson.dumps([each.id for each in mine]).decode()
             connection.execute(_KEEP_KEYS, {"org_id": org_id, "ids": ids})
             for each in mine:
