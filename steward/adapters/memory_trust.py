@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from steward.arriving import Circumstances, approved_already, arrived, pending
+from steward.arriving import MOST_PINNED, Circumstances, approved_already, arrived, pending
 from steward.errors import LedgerFault
 from steward.policy import NOTHING_SAID, Local, belongs, key_fingerprint, may_use_key
 from steward.ports import NOT_REGISTERED
@@ -41,6 +41,7 @@ class MemoryTrust(TrustBook):
         self._configs: dict[UUID, tuple[KeptConfig, ...]] = {}
         self._provider_keys: dict[UUID, list[_Key]] = {}
         self._approved: set[str] = set()
+        self._pinned: dict[UUID, set[str]] = {}
         self._registered_inside: dict[UUID, datetime] = {}
         self._changes = 0
 
@@ -50,10 +51,12 @@ class MemoryTrust(TrustBook):
         with self._trust:
             at = self._registered_inside.get(registration.id)
             since_s = None if at is None else (now - at).total_seconds()
-            under = Circumstances(self._local, self._approved.__contains__, now, since_s)
+            room = MOST_PINNED - len(self._pinned.setdefault(org_id, set()))
+            under = Circumstances(self._local, self._approved.__contains__, now, since_s, room)
             before = self._as_approved(self._configs.get(org_id, ()))
             new = arrived(org_id, configs, before, under)
-            self._approved |= {each.fingerprint for each in new.pinned}
+            self._pinned[org_id] |= {each.fingerprint for each in new.pinned}
+            self._approved |= self._pinned[org_id]
             self._changes += {each.id: each for each in new.kept} != {each.id: each for each in before}
             self._configs[org_id] = new.kept
 

@@ -21,7 +21,7 @@ from steward import log
 from steward.adapters.postgres_connection import mapped
 from steward.adapters.postgres_sync import hold_in_force
 from steward.adapters.postgres_trust_rows import Approval, broken_config, config_row, kept_config, key_facts, sound
-from steward.arriving import Circumstances, approved_already, arrived, pending
+from steward.arriving import MOST_PINNED, Circumstances, approved_already, arrived, pending
 from steward.arriving import said as as_said
 from steward.errors import LedgerFault, SealBroken
 from steward.policy import NOTHING_SAID, Local, belongs, key_fingerprint, may_use_key, names
@@ -137,7 +137,8 @@ class PostgresTrust(TrustBook):
             approved = _fingerprints(approvals, Wanted.STORAGE)
             before = self._opened(connection.execute(_CONFIGS, {"org_id": org_id}), approved)
             since_s = _since_registered(approvals, registration, now)
-            under = Circumstances(self._local, lambda printed: (org_id, printed) in approved, now, since_s)
+            room = max(0, MOST_PINNED - sum(row.how == "window" for row in approvals))
+            under = Circumstances(self._local, lambda printed: (org_id, printed) in approved, now, since_s, room)
             new = arrived(org_id, configs, before, under)
             unchanged = {_known(each) for each in before}
             changed = [config_row(self._keyring, each) for each in new.kept if _known(each) not in unchanged]
@@ -241,10 +242,12 @@ class PostgresTrust(TrustBook):
 
     def _opened(self, rows: Iterable[Row[Any]], approved: set[tuple[UUID, str]]) -> list[KeptConfig]:
         kept = []
+        mine: dict[UUID, set[str]] = {}
+        for org_id, printed in approved:
+            mine.setdefault(org_id, set()).add(printed)
         for row in rows:
-            mine = {printed for org_id, printed in approved if org_id == row.org_id}
             try:
-                kept.append(kept_config(self._keyring, row, mine))
+                kept.append(kept_config(self._keyring, row, mine.get(row.org_id, set())))
             except SealBroken as exc:
                 log.error("storage_config_broken", exc, org=row.org_id, id=row.id)
                 kept.append(broken_config(row))
