@@ -168,7 +168,7 @@ class Exporter:
     def _line(self, lane: Lane) -> _Line | None:
         """The way to the registration's Butler, which said whose the token is; None once it is deregistered."""
         registration = self._known.get(lane.registration_id)
-        token = None if registration is None else self._directory.token(registration.org_id, registration.id)
+        token = None if registration is None else self._directory.token(registration.org_id, registration)
         line = self._lines.get(lane.registration_id)
         stale = line is not None and (registration is None or line.opened_for != registration.registered_at)
         if line is not None and stale:

@@ -659,10 +659,11 @@ class Directory(TrustBook, Protocol):
     def registrations(self) -> list[Registration]:
         """All there ever were, by name."""
 
-    def token(self, org_id: UUID, registration_id: UUID | None = None) -> Secret[str] | None:
+    def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
         """The token in force; None when there is none. Raises SealBroken for a row that was tampered with.
 
-        Whoever sends it names the registration: one that took its place is another Butler's, and so is its token.
+        Whoever sends it names the registration `at` whose address it goes to: one that took its place is another
+        Butler's, and so is its token; and an address that somebody wrote into the database meanwhile gets none.
         """
 
     def deregister(self, org_id: UUID) -> Registration | None:

@@ -213,7 +213,7 @@ class Syncer:
             lane.full_at = None  # whoever takes over pulls everything first
             return False
         if lane.butler is None:
-            token = self._directory.token(registration.org_id, registration.id)
+            token = self._directory.token(registration.org_id, registration)
             if token is None:
                 return False
             lane.butler = self._open_butler(registration, token)

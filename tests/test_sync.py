@@ -389,10 +389,10 @@ def test_an_outage_of_the_database_is_survived(said: Said) -> None:
     class Away(MemoryDirectory):
         away = False
 
-        def token(self, org_id: UUID, registration_id: UUID | None = None) -> Secret[str] | None:
+        def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
             if self.away:
                 raise LedgerUnavailable
-            return super().token(org_id, registration_id)
+            return super().token(org_id, at)
 
     acme, directory = Organisation(), Away()
     acme.key("shop")

@@ -267,10 +267,10 @@ class MemoryDirectory(MemoryTrust, Directory):
     def registrations(self) -> list[Registration]:
         return sorted(self._registrations.values(), key=lambda each: (each.org_name, each.org_id))
 
-    def token(self, org_id: UUID, registration_id: UUID | None = None) -> Secret[str] | None:
+    def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
         with self._lock:
             known = self._registrations.get(org_id)
-            mine = known is not None and registration_id in (None, known.id)
+            mine = known is not None and (at is None or (at.id, at.butler_url) == (known.id, known.butler_url))
             return self._tokens.get(org_id) if mine else None
 
     def deregister(self, org_id: UUID) -> Registration | None:

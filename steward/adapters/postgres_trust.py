@@ -164,7 +164,7 @@ class PostgresTrust(TrustBook):
             connection.execute(_KEEP_KEYS, {"org_id": org_id, "ids": ids})
             for each in mine:
                 row = self._key_row(org_id, each, now)
-                if not _same_key(known.get(each.id), row):
+                if not _same_key(known.get(each.id), row) or self._kept_key(known[each.id], set()) is None:
                     connection.execute(_PUT_KEY, row)
 
     def storage_mark(self) -> str:
