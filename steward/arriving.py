@@ -19,6 +19,11 @@ BROKEN: Final = "broken"
 """Why a row that was tampered with is not in force."""
 
 
+MOST_PINNED: Final = 10_000
+"""Of one organisation: as many as a set has rows. A Butler that says another place every tick is given no more, since
+each approval is kept for ever and looked at with every other."""
+
+
 class InForce(NamedTuple):
     """Where an owner's bodies go."""
 
@@ -43,6 +48,8 @@ class Circumstances:
     """Whether a fingerprint of the organisation's is."""
     now: datetime
     since_registered_s: float | None
+    room: int = MOST_PINNED
+    """How many more may be pinned."""
 
 
 def config_id(printed: str) -> UUID:
@@ -68,7 +75,7 @@ def arrived(
         printed = fingerprint(org_id, names(config))
         approved = under.approved(printed)
         decided = decide(config, Facts(under.local, approved, under.since_registered_s))
-        pins = isinstance(decided, Yes) and decided.reason is Reason.WINDOW
+        pins = isinstance(decided, Yes) and decided.reason is Reason.WINDOW and len(pinned) < under.room
         earlier = owners.get((config.owner_type, config.owner_id), [])
         same = next((each for each in earlier if each.fingerprint == printed and each.current), None)
         new = KeptConfig(

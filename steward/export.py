@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -110,6 +110,7 @@ class Exporter:
         self._metrics = metrics or ExportMetrics()
         self._now = clocks.now
         self._lines: dict[UUID, _Line] = {}
+        self._known: Mapping[UUID, Registration] = {}
         self._looked_at: float | None = None
         self._said_alone = False
         self._turns: Fanout[tuple[Lane, ...]] = Fanout(
@@ -119,7 +120,8 @@ class Exporter:
     def run_once(self) -> bool:
         """A batch for each registration that is due; True when more waits. Raises LedgerFault."""
         known = [each for each in self._directory.registrations() if each.deregistered_at is None]
-        self._hang_up({each.id for each in known})
+        self._known = {each.id: each for each in known}
+        self._hang_up(set(self._known))
         if not known:
             if not self._said_alone:
                 log.say("nothing_registered")
@@ -165,9 +167,8 @@ class Exporter:
 
     def _line(self, lane: Lane) -> _Line | None:
         """The way to the registration's Butler, which said whose the token is; None once it is deregistered."""
-        known = [each for each in self._directory.registrations() if each.id == lane.registration_id]
-        registration = known[0] if known and known[0].deregistered_at is None else None
-        token = None if registration is None else self._directory.token(registration.org_id)
+        registration = self._known.get(lane.registration_id)
+        token = None if registration is None else self._directory.token(registration.org_id, registration)
         line = self._lines.get(lane.registration_id)
         stale = line is not None and (registration is None or line.opened_for != registration.registered_at)
         if line is not None and stale:

@@ -659,8 +659,12 @@ class Directory(TrustBook, Protocol):
     def registrations(self) -> list[Registration]:
         """All there ever were, by name."""
 
-    def token(self, org_id: UUID) -> Secret[str] | None:
-        """The token in force; None when there is none. Raises SealBroken for a row that was tampered with."""
+    def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
+        """The token in force; None when there is none. Raises SealBroken for a row that was tampered with.
+
+        Whoever sends it names the registration `at` whose address it goes to: one that took its place is another
+        Butler's, and so is its token; and an address that somebody wrote into the database meanwhile gets none.
+        """
 
     def deregister(self, org_id: UUID) -> Registration | None:
         """Forgets the token and lets its keys rest: they open no call any more. None: no such one. Safe to repeat."""

@@ -28,6 +28,8 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 300.0
 _EARLY: Final = 0.5
 """Of `every_s`: whoever calls `run_once` may come a little before its time."""
+_FAILURES: Final = 3
+"""In a row, then another process may try."""
 MOST_PAGES: Final = 1500
 """Of one pull."""
 
@@ -110,8 +112,8 @@ class Syncer:
         self._lanes: dict[UUID, _Lane] = {}
 
     def run_once(self) -> bool:
-        """One turn of each registration that is due; whether more work waits. Raises LedgerFault."""
-        lanes = self._due()
+        """A turn of each registration that is due, `at_once` of them; whether more waits. Raises LedgerFault."""
+        lanes, others_due = self._due()
         for lane in lanes:
             lane.thread = threading.Thread(target=self._turn, args=(lane,), name="steward-sync", daemon=True)
             lane.thread.start()
@@ -119,7 +121,7 @@ class Syncer:
         for lane in lanes:
             if lane.thread is not None:
                 lane.thread.join(max(0.0, until - time.monotonic()))
-        return any(lane.more and not lane.running for lane in lanes)
+        return (bool(lanes) and others_due) or any(lane.more and not lane.running for lane in lanes)
 
     def finish(self, within_s: float = 0.0) -> None:
         """Waits so long for turns that run, then lets other processes go on. What still runs ends with this one."""
@@ -131,8 +133,8 @@ class Syncer:
                 _hang_up(lane)
         self._turns.close()
 
-    def _due(self) -> list[_Lane]:
-        """Who may have a turn now: registered, not at work, and not in a pause."""
+    def _due(self) -> tuple[list[_Lane], bool]:
+        """Who may have a turn now: registered, not at work, and not in a pause; and whether others may, too."""
         live = {each.id: each for each in self._directory.registrations() if each.deregistered_at is None}
         for lane in [lane for lane in self._lanes.values() if not _stands(lane, live)]:
             if not lane.running:
@@ -148,7 +150,7 @@ class Syncer:
         first = due[: max(0, room)]
         for lane in first:  # whoever had no turn now is before them next time
             self._lanes[lane.registration.id] = self._lanes.pop(lane.registration.id)
-        return first
+        return first, len(due) > len(first)
 
     def _forget(self, lane: _Lane, live: Mapping[UUID, Registration]) -> None:
         _hang_up(lane)
@@ -180,13 +182,23 @@ class Syncer:
     def _failed(self, lane: _Lane, fault: Exception) -> None:
         lane.backoff.failed()
         _hang_up(lane)  # a token that was replaced is read anew
+        if lane.backoff.failures % _FAILURES == 0 and isinstance(fault, ButlerFault):
+            self._let_others_try(lane)
         if isinstance(fault, ButlerUnavailable) and fault.after_s is not None:
-            lane.not_before = self._monotonic() + min(fault.after_s, LONGEST_PAUSE_S)
+            lane.not_before = max(lane.not_before, self._monotonic() + min(fault.after_s, LONGEST_PAUSE_S))
         kind = type(fault).__name__
         if lane.said != kind:
             denied = isinstance(fault, ButlerDenied)
             log.error("sync_denied" if denied else "sync_failed", fault, org=lane.registration.org_id)
         lane.said = kind
+
+    def _let_others_try(self, lane: _Lane) -> None:
+        """What fails here may be this host's way to Butler alone: it must not keep revocations from all."""
+        lane.not_before = self._monotonic() + 2 * self._limits.every_s
+        try:
+            self._turns.let_go(lane.registration.id)
+        except StewardError as fault:
+            log.error("sync_failed", fault, org=lane.registration.org_id)
 
     def _note(self, registration: Registration, word: ButlerWord | None) -> None:
         try:
@@ -201,7 +213,7 @@ class Syncer:
             lane.full_at = None  # whoever takes over pulls everything first
             return False
         if lane.butler is None:
-            token = self._directory.token(registration.org_id)
+            token = self._directory.token(registration.org_id, registration)
             if token is None:
                 return False
             lane.butler = self._open_butler(registration, token)

@@ -35,7 +35,8 @@ class TrustBook(Protocol):
 
         Idempotent. A row whose owner is the organisation and not the registration's is refused, alone. The last one of
         an owner that was in force is kept beside a new one that is not. Within TRUST_WINDOW what policy pins is
-        approved as it arrives.
+        approved as it arrives. Raises LedgerFault for a registration that is no more: its Butler's late answer is not
+        the word of the one that took its place.
         """
 
     def replace_provider_keys(self, registration: Registration, keys: Sequence[SentProviderKey]) -> None:

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from steward.adapters.price_feed import PriceFeed
     from steward.adapters.spool_quarantine import Quarantine
     from steward.ingress import JobKind
+    from steward.logged_butler import Polls
     from steward.managed import Managed
     from steward.sync import OpenButler as SyncsWith
     from steward.sync import Syncer, WholeSet
@@ -315,11 +316,13 @@ def butler_opener(settings: Settings) -> Callable[[str, Secret[str]], ControlPla
 
 def _butler_when_asked(settings: Settings, egress_log: EgressLog) -> OpenButler:
     """The same, made at its first use: who relays seldom speaks to Butler, and then needs no client for it."""
+    kept: list[Polls] = []
 
     def open_butler(url: str, token: Secret[str]) -> ControlPlane:
-        from steward.logged_butler import LoggedButler
+        from steward.logged_butler import LoggedButler, Polls
 
-        return LoggedButler(butler_opener(settings)(url, token), egress_log)
+        kept[:] = kept or [Polls()]  # it polls one address alone, by a connection of its own each time
+        return LoggedButler(butler_opener(settings)(url, token), egress_log, polls=kept[0])
 
     return open_butler
 
@@ -363,7 +366,9 @@ def open_clockwork(settings: Settings, engine: Engine, keyring: Keyring, board: 
     every_s = settings.batch_interval_s
     exporter = Exporter(
         Ways(directory, PostgresOutbox(engine), open_butler),
-        ExportRules(None if settings.export_tags == ALL_TAGS else frozenset(settings.export_tags)),
+        ExportRules(
+            None if settings.export_tags == ALL_TAGS else frozenset(settings.export_tags), settings.managed_enabled
+        ),
         ExportLimits(batch=settings.batch_max_size, every_s=every_s / 2),
         metrics.ExportMetrics(board),
     )

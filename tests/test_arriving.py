@@ -24,8 +24,9 @@ def arrive(
     before: tuple[KeptConfig, ...] = (),
     since_s: float | None = None,
     at: datetime = NOON,
+    room: int = 9,
 ) -> Arrived:
-    under = Circumstances(NOTHING_SAID, lambda printed: printed == GOOD, at, since_s)
+    under = Circumstances(NOTHING_SAID, lambda printed: printed == GOOD, at, since_s, room)
     return arrived(ORG, configs, before, under)
 
 
@@ -52,6 +53,14 @@ def test_only_what_arrives_in_the_window_is_pinned() -> None:
     assert arrive(for_org(s3("new")), since_s=100_000.0).pinned == ()
     assert arrive(for_org(s3("new"))).pinned == ()
     assert arrive(for_org(s3("new"), OTHER_ORG), since_s=10.0) == Arrived((), ())
+
+
+def test_no_more_is_pinned_than_there_is_room_for() -> None:
+    """Else a Butler that names another place every tick of the first day leaves rows without end."""
+    came = arrive(for_org(s3("new")), for_user(s3("new")), for_user(s3("new"), OTHER_USER), since_s=10.0, room=2)
+    assert [each.owner_id for each in came.pinned] == [ORG, USER]
+    assert [each.approved for each in came.kept] == [True, True, False]
+    assert in_force(came.kept[2:], NOTHING_SAID) is None
 
 
 owners = st.sampled_from([for_org(None), for_user(None), for_user(None, OTHER_USER)])

@@ -138,6 +138,27 @@ def test_the_newest_are_there_first(house: House) -> None:
     assert set(house.taken()) == ids(made[-5:] + made[:5])
 
 
+def test_who_is_registered_is_asked_once_a_turn_however_many_are(house: House) -> None:
+    """With 1,000 of them, each asking for all of them would keep a processor busy with nothing else."""
+
+    class Counting(MemoryDirectory):
+        asked = 0
+
+        def registrations(self) -> list[Registration]:
+            self.asked += 1
+            return super().registrations()
+
+    directory = Counting()
+    directory.__dict__ = house.directory.__dict__  # the same, and the outbox is not counted
+    exporter = Exporter(Ways(directory, house.outbox, house.open), house.rules, house.limits)
+    house.made.append(exporter)
+    one, other = house.register(0), house.register(1)
+    house.rows(one), house.rows(other)
+    exporter.run_once()
+    eventually(lambda: len(house.taken(0)) + len(house.taken(1)) == 2)
+    assert directory.asked == 1
+
+
 def test_a_change_goes_out_under_the_same_id(house: House) -> None:
     mine = house.register()
     (record,) = house.rows(mine, 1, body_state=BodyState.PENDING)

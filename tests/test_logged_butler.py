@@ -9,7 +9,7 @@ import pytest
 from steward import egress
 from steward.adapters.memory_egress_log import MemoryEgressLog
 from steward.errors import ButlerUnavailable, LedgerUnavailable
-from steward.logged_butler import LoggedButler
+from steward.logged_butler import LoggedButler, Polls
 from steward.ports import ControlPlane, Departure, EgressLog
 from tests.said import listening
 from tests.test_egress import facts
@@ -75,6 +75,29 @@ def test_what_went_wrong_is_noted_as_a_code(fault: Exception, answer: str) -> No
     with pytest.raises(type(fault)):
         LoggedButler(Hearing(fault), log).ask(egress.Me())
     assert [(row.kind, row.answer, row.registration_id) for row in log.newest(9)] == [("Me", answer, None)]
+
+
+def test_a_poll_that_repeats_itself_is_a_row_once_an_hour() -> None:
+    """One every 5 s would be 17,000 rows a day for each organisation, in a log that is never shortened."""
+    now = [0.0]
+    butler, log = Hearing(), MemoryEgressLog()
+    logged = LoggedButler(butler, log, REGISTRATION, Polls(lambda: now[0]))
+
+    def rows_after(*calls: egress.Call) -> int:
+        for call in calls:
+            logged.ask(call)
+        return len(log.newest(100))
+
+    assert rows_after(*[egress.Work(limit=50)] * 100) == 1
+    assert len(butler.heard) == 100
+    assert rows_after(egress.Work(limit=7), egress.Me(), egress.Me(), egress.Ack(job_id=uuid4())) == 5
+    now[0] = 3600.0
+    assert rows_after(*[egress.Work(limit=50)] * 100) == 6
+    butler.fault = ButlerUnavailable()
+    with pytest.raises(ButlerUnavailable):
+        logged.ask(egress.Work(limit=50))
+    butler.fault = None
+    assert rows_after(*[egress.Work(limit=50)] * 100) == 7, "after a failure the next is written"
 
 
 def test_without_a_row_no_call_is_made() -> None:

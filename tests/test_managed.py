@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from steward import managed
+from steward import egress, managed
 from steward.adapters.butler import HttpButler
 from steward.adapters.memory import MemoryDirectory
 from steward.adapters.postgres_directory import PostgresDirectory
@@ -40,6 +40,21 @@ def opener(url: str, token: Secret[str]) -> ControlPlane:
 
 def managing(directory: Directory, butler: StubButler, master: str = MASTER) -> Managed:
     return Managed(directory, opener, butler.url, Secret(master))
+
+
+class Failing(ControlPlane):
+    """Has no answer, for now, to one question of one organisation's."""
+
+    def __init__(self, butler: ControlPlane, asked: type[egress.Call], of_it: bool) -> None:
+        self.butler, self.asked, self.of_it = butler, asked, of_it
+
+    def ask(self, call: egress.Call, fields: frozenset[str] | None = None) -> object:
+        if self.of_it and isinstance(call, self.asked):
+            raise ButlerUnavailable
+        return self.butler.ask(call, fields)
+
+    def close(self) -> None:
+        self.butler.close()
 
 
 def assigned(who: Organisation, **changes: Any) -> dict[str, Any]:
@@ -125,6 +140,58 @@ def test_what_is_refused_for_ever_is_not_asked_about_for_ever() -> None:
     with stub_butler() as butler:
         butler.pending = [assigned(each) for each in many]
         assert managing(MemoryDirectory(), butler).run_once() is False
+
+
+def test_what_is_refused_for_ever_is_in_nobody_s_way() -> None:
+    strangers, one = [Organisation() for _ in range(managed.MOST_AT_ONCE)], Organisation("One")
+    directory = MemoryDirectory()
+    with stub_butler(one) as butler:
+        butler.pending = [assigned(each) for each in [*strangers, one]]
+        steward = managing(directory, butler)
+        steward.run_once()
+        steward.run_once()
+        assert names(directory) == ["One"]
+
+
+def test_one_whose_token_gets_no_answer_for_the_moment_delays_no_other() -> None:
+    stuck, one = Organisation("Stuck"), Organisation("One")
+    directory = MemoryDirectory()
+    with stub_butler(stuck, one) as butler:
+        butler.pending = [assigned(stuck), assigned(one)]
+        wanted = butler.pending[1]["id"]
+
+        def failing(url: str, token: Secret[str]) -> ControlPlane:
+            return Failing(opener(url, token), egress.Me, token.reveal() == stuck.token)
+
+        with pytest.raises(ButlerUnavailable):
+            Managed(directory, failing, butler.url, Secret(MASTER)).run_once()
+        assert (names(directory), butler.claimed) == (["One"], [wanted])
+
+
+def test_one_whose_claim_gets_no_answer_delays_no_other() -> None:
+    stuck, one = Organisation("Stuck"), Organisation("One")
+    with stub_butler(stuck, one) as butler:
+        butler.pending = [assigned(stuck), assigned(one)]
+        butler.instead[f"/managed/assignments/{butler.pending[0]['id']}/claim"] = document(503, None)
+        wanted = butler.pending[1]["id"]
+        with pytest.raises(ButlerUnavailable):
+            managing(MemoryDirectory(), butler).run_once()
+        assert butler.claimed == [wanted]
+
+
+def test_a_butler_that_is_away_is_not_asked_about_each() -> None:
+    many = [Organisation(f"Org {number}") for number in range(20)]
+    with stub_butler(*many) as butler:
+        butler.pending = [assigned(each) for each in many]
+
+        def failing(url: str, token: Secret[str]) -> ControlPlane:
+            opened.append(url)
+            return Failing(opener(url, token), egress.Me, True)
+
+        opened: list[str] = []
+        with pytest.raises(ButlerUnavailable):
+            Managed(MemoryDirectory(), failing, butler.url, Secret(MASTER)).run_once()
+        assert len(opened) == 4
 
 
 def test_all_or_none_is_registered_and_nothing_claimed_when_the_database_fails() -> None:

@@ -20,7 +20,7 @@ from steward.adapters.memory import MemoryDirectory, MemoryTurns
 from steward.adapters.postgres_connection import open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_sync import PostgresTurns
-from steward.errors import ButlerNonsense, LedgerUnavailable
+from steward.errors import ButlerNonsense, ButlerUnavailable, LedgerUnavailable
 from steward.ports import ApiKey, ControlPlane, Directory, Identity, Registration, Turns
 from steward.sync import Syncer, SyncLimits, WholeSet
 from steward.words import Secret
@@ -60,6 +60,8 @@ class House:
     taken: dict[str, list[object]] = field(default_factory=lambda: {"storage": [], "keys": []})
     """What was handed over as whole sets."""
     deadline_s: float = 10.0
+    reaches: bool = True
+    """Whether there is a way from here to Butler."""
     engines: list[Engine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class House:
         )
 
     def _open(self, registration: Registration, token: Secret[str]) -> ControlPlane:
+        if not self.reaches:
+            raise ButlerUnavailable
         return HttpButler(registration.butler_url, token, deadline_s=self.deadline_s)
 
     def _take(self, what: str, said: object) -> None:
@@ -276,6 +280,15 @@ def test_more_work_than_one_asks_for_waits_for_no_tick_and_not_for_ever() -> Non
         assert house.tick(5) is True
 
 
+def test_more_organisations_than_have_a_turn_at_once_wait_for_no_tick() -> None:
+    many = [Organisation(name=f"Org {number}") for number in range(5)]
+    with syncing(*many, limits=replace(LIMITS, at_once=2)) as (house, butler):
+        assert [house.tick(5), house.tick(0), house.tick(0)] == [True, True, False]
+        assert len(butler.targets("/work")) == 5
+        assert house.tick(0) is False
+        assert len(butler.targets("/work")) == 5, "each has its turn once a tick"
+
+
 def test_butler_away_is_left_alone_longer_and_longer_and_then_caught_up_with(said: Said) -> None:
     acme = Organisation()
     with syncing(acme) as (house, butler):
@@ -376,10 +389,10 @@ def test_an_outage_of_the_database_is_survived(said: Said) -> None:
     class Away(MemoryDirectory):
         away = False
 
-        def token(self, org_id: UUID) -> Secret[str] | None:
+        def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
             if self.away:
                 raise LedgerUnavailable
-            return super().token(org_id)
+            return super().token(org_id, at)
 
     acme, directory = Organisation(), Away()
     acme.key("shop")
@@ -425,10 +438,28 @@ def test_of_three_replicas_at_once_one_syncs_and_another_takes_over(postgres: Da
         for house in houses[:2]:
             end(house)
         acme.key("second")
-        houses[2].tick()
-        assert houses[2].active("second") is True
+        eventually(lambda: houses[2].tick() or houses[2].active("second"))  # the server frees the turns of the ended
         assert len(butler.targets("/cloud-storage-configs")) in {3, 4}, "whoever takes over pulls everything first"
         end(houses[2])
+
+
+def test_a_replica_that_cannot_reach_butler_lets_another_try(postgres: Database) -> None:
+    acme = Organisation()
+    with stub_butler(acme) as butler:
+        one, other = replicas(postgres, 2)
+        one.register(butler, acme)
+        one.reaches = False
+        one.tick()
+        acme.key("shop")
+        other.tick()
+        assert other.active("shop") is None, "it is the turn of the first"
+        for _ in range(2):
+            one.tick(300)
+        one.tick(5)
+        other.tick()
+        assert other.active("shop") is True
+        for house in (one, other):
+            end(house)
 
 
 def test_a_replica_that_loses_its_connection_loses_its_turn(postgres: Database) -> None:

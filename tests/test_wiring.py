@@ -420,6 +420,26 @@ def test_what_settles_here_exports_here_and_ends_with_it(postgres: Database) -> 
         assert open_outbox(given, undo).waiting(Lane(made.id, made.org_id, local=True), 9) == Waiting()
 
 
+def test_in_managed_mode_calls_of_keys_made_inside_are_exported_nowhere(postgres: Database) -> None:
+    """Also while one organisation alone is registered: what is the operator's is not that one's."""
+    butler = IngestButler([Organisation("mdm_st_0" + "t" * 32)])
+    master = {"MANAGED_MASTER_TOKEN": "mdm_st_" + "m" * 32, "MANAGED_BUTLER_URL": "https://butler.example"}
+    with serving(butler), ExitStack() as undo:
+        given = settings(postgres, **master, MANAGED_ENABLED="on", BATCH_INTERVAL="50ms")
+        directory, opener = open_register(given, undo)
+        register(directory, opener, butler.url, Secret(butler.organisations[0].token))
+        record = a_record(id=new_id(datetime.now(UTC)), org_id=LOCAL_ORG, model="gpt-4o")
+        PostgresLedger(postgres.engine).record([record])
+        services = build(given)
+        export = next(task for task in services.clockwork.tasks if task.name == "export")
+        for _ in range(5):
+            export.run_once()
+        export.finish(5)
+        services.close()
+        assert butler.taken() == 0
+        assert postgres.run("SELECT export_state FROM llm_requests") == [("local",)]
+
+
 def test_a_quarantine_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="^SPOOL_DIR: "):
         open_quarantine(settings(SPOOL_DIR=str(tmp_path / "missing")))

@@ -157,6 +157,8 @@ class MemoryDirectory(MemoryTrust, Directory):
     def register(self, said: Identity, butler_url: str, token: Secret[str]) -> Registration:
         with self._lock:
             made = self._register(said, butler_url, token)
+            if made is not None:
+                self.note_registration(made)  # what Butler assigned by itself opens no window
         if made is None:
             raise LedgerFault(REGISTERED_ELSEWHERE)
         return made
@@ -265,8 +267,11 @@ class MemoryDirectory(MemoryTrust, Directory):
     def registrations(self) -> list[Registration]:
         return sorted(self._registrations.values(), key=lambda each: (each.org_name, each.org_id))
 
-    def token(self, org_id: UUID) -> Secret[str] | None:
-        return self._tokens.get(org_id)
+    def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
+        with self._lock:
+            known = self._registrations.get(org_id)
+            mine = known is not None and (at is None or (at.id, at.butler_url) == (known.id, known.butler_url))
+            return self._tokens.get(org_id) if mine else None
 
     def deregister(self, org_id: UUID) -> Registration | None:
         with self._lock:

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from steward.arriving import Circumstances, approved_already, arrived, pending
+from steward.arriving import MOST_PINNED, Circumstances, approved_already, arrived, pending
 from steward.errors import LedgerFault
 from steward.policy import NOTHING_SAID, Local, belongs, key_fingerprint, may_use_key
+from steward.ports import NOT_REGISTERED
 from steward.sent import KeptConfig, OwnerType, Pending, ProviderKey, SentProviderKey, StorageConfig
 from steward.trust_book import NO_APPROVAL_HELPS, TrustBook, pending_key, usable
 from steward.words import Secret
@@ -40,21 +41,28 @@ class MemoryTrust(TrustBook):
         self._configs: dict[UUID, tuple[KeptConfig, ...]] = {}
         self._provider_keys: dict[UUID, list[_Key]] = {}
         self._approved: set[str] = set()
+        self._pinned: dict[UUID, set[str]] = {}
+        self._registered_inside: dict[UUID, datetime] = {}
         self._changes = 0
 
     def replace_storage_configs(self, registration: Registration, configs: Sequence[StorageConfig]) -> None:
         org_id, now = registration.org_id, datetime.now(UTC)
+        self._hold_in_force(registration)
         with self._trust:
-            since_s = (now - registration.registered_at).total_seconds()
-            under = Circumstances(self._local, self._approved.__contains__, now, since_s)
+            at = self._registered_inside.get(registration.id)
+            since_s = None if at is None else (now - at).total_seconds()
+            room = MOST_PINNED - len(self._pinned.setdefault(org_id, set()))
+            under = Circumstances(self._local, self._approved.__contains__, now, since_s, room)
             before = self._as_approved(self._configs.get(org_id, ()))
             new = arrived(org_id, configs, before, under)
-            self._approved |= {each.fingerprint for each in new.pinned}
+            self._pinned[org_id] |= {each.fingerprint for each in new.pinned}
+            self._approved |= self._pinned[org_id]
             self._changes += {each.id: each for each in new.kept} != {each.id: each for each in before}
             self._configs[org_id] = new.kept
 
     def replace_provider_keys(self, registration: Registration, keys: Sequence[SentProviderKey]) -> None:
         org_id = registration.org_id
+        self._hold_in_force(registration)
         with self._trust:
             local = [each for each in self._provider_keys.get(org_id, []) if each.kept.local]
             won = {each.kept.provider for each in local}
@@ -114,6 +122,18 @@ class MemoryTrust(TrustBook):
         chosen = usable(self.provider_keys(org_id), provider, user_id)
         held = [each.key for each in self._provider_keys.get(org_id, []) if chosen and _is(each.kept, chosen)]
         return next(iter(held), None)
+
+    def note_registration(self, registration: Registration) -> None:
+        """A person inside registered it: the day in which destinations are pinned as they arrive begins."""
+        self._registered_inside[registration.id] = registration.registered_at
+
+    def _in_force(self, registration: Registration) -> Registration | None:
+        """Whoever keeps registrations says which is."""
+        raise NotImplementedError
+
+    def _hold_in_force(self, registration: Registration) -> None:
+        if self._in_force(registration) is None:
+            raise LedgerFault(NOT_REGISTERED)
 
     def _as_approved(self, configs: Sequence[KeptConfig]) -> list[KeptConfig]:
         return [replace(each, approved=each.fingerprint in self._approved) for each in configs]

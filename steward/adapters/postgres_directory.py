@@ -205,12 +205,12 @@ class PostgresDirectory(PostgresTrust, Directory):
         with mapped(), self._engine.begin() as connection:
             return [_registration(row) for row in connection.execute(_REGISTRATIONS)]
 
-    def token(self, org_id: UUID) -> Secret[str] | None:
+    def token(self, org_id: UUID, at: Registration | None = None) -> Secret[str] | None:
         with mapped(), self._engine.begin() as connection:
             row = connection.execute(_FIND_TOKEN, {"org_id": org_id}).one_or_none()
-        if row is None or row.token is None:
+        if row is None or row.token is None or (at is not None and at.id != row.id):
             return None
-        facts = _token_facts(row.id, org_id, row.butler_url)
+        facts = _token_facts(row.id, org_id, row.butler_url if at is None else at.butler_url)
         return Secret(self._keyring.open(Purpose.SECRETS, bytes(row.token), facts).reveal().decode())
 
     def deregister(self, org_id: UUID) -> Registration | None:

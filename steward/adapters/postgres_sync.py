@@ -138,6 +138,12 @@ _SYNC_STATE, _REST_MISSING, _PULLED, _HEARD = text(SYNC_STATE), text(REST_MISSIN
 _HOLD, _LET_GO, _STILL_THERE = text(HOLD), text(LET_GO), text(STILL_THERE)
 
 
+def hold_in_force(connection: Connection, registration: Registration) -> None:
+    """Until the transaction ends it stays registered. Raises LedgerFault when it is not: a late word counts no more."""
+    if connection.execute(_IN_FORCE, _whose(registration)).one_or_none() is None:
+        raise LedgerFault(NOT_REGISTERED)
+
+
 def heard(connection: Connection, registration: Registration, fault: ButlerWord | None) -> None:
     """See Directory.heard."""
     connection.execute(_HEARD, {**_whose(registration), "fault": fault})
@@ -152,8 +158,7 @@ def sync_state(connection: Connection, registration: Registration, kind: SyncKin
 def apply_keys(connection: Connection, registration: Registration, keys: Sequence[SentKey]) -> AppliedKeys:
     """See Directory.apply_keys; the connection's transaction is the page's."""
     whose = _whose(registration)
-    if connection.execute(_IN_FORCE, whose).one_or_none() is None:
-        raise LedgerFault(NOT_REGISTERED)
+    hold_in_force(connection, registration)
     facts = {**whose, "batch": orjson.dumps(latest(keys)).decode()}
     connection.execute(_ADD_KEYS, {**facts, "most": MAX_SYNCED_KEYS})
     connection.execute(_CHANGE_KEYS, facts)
@@ -165,8 +170,7 @@ def apply_keys(connection: Connection, registration: Registration, keys: Sequenc
 def rest_missing(connection: Connection, registration: Registration, seen: Collection[UUID], since: datetime) -> int:
     """See Directory.rest_missing."""
     whose = _whose(registration)
-    if connection.execute(_IN_FORCE, whose).one_or_none() is None:
-        raise LedgerFault(NOT_REGISTERED)
+    hold_in_force(connection, registration)
     facts = {**whose, "since": since, "seen": orjson.dumps(list(seen)).decode()}
     rested = connection.execute(_REST_MISSING, facts).rowcount
     connection.execute(_PULLED, {**whose, "kind": "api_keys"})

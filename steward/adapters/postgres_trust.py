@@ -19,8 +19,9 @@ from sqlalchemy.engine import Connection, Engine, Row
 
 from steward import log
 from steward.adapters.postgres_connection import mapped
+from steward.adapters.postgres_sync import hold_in_force
 from steward.adapters.postgres_trust_rows import Approval, broken_config, config_row, kept_config, key_facts, sound
-from steward.arriving import Circumstances, approved_already, arrived, pending
+from steward.arriving import MOST_PINNED, Circumstances, approved_already, arrived, pending
 from steward.arriving import said as as_said
 from steward.errors import LedgerFault, SealBroken
 from steward.policy import NOTHING_SAID, Local, belongs, key_fingerprint, may_use_key, names
@@ -130,12 +131,14 @@ class PostgresTrust(TrustBook):
         org_id = registration.org_id
         with mapped(), self._engine.begin() as connection:
             connection.execute(_LOCK_ORG, {"org_id": org_id})
+            hold_in_force(connection, registration)
             now: datetime = connection.execute(_NOW).scalar_one()
             approvals = self._sound(connection.execute(_APPROVALS, {"org_id": org_id}))
             approved = _fingerprints(approvals, Wanted.STORAGE)
             before = self._opened(connection.execute(_CONFIGS, {"org_id": org_id}), approved)
             since_s = _since_registered(approvals, registration, now)
-            under = Circumstances(self._local, lambda printed: (org_id, printed) in approved, now, since_s)
+            room = max(0, MOST_PINNED - sum(row.how == "window" for row in approvals))
+            under = Circumstances(self._local, lambda printed: (org_id, printed) in approved, now, since_s, room)
             new = arrived(org_id, configs, before, under)
             unchanged = {_known(each) for each in before}
             changed = [config_row(self._keyring, each) for each in new.kept if _known(each) not in unchanged]
@@ -151,17 +154,17 @@ class PostgresTrust(TrustBook):
         org_id = registration.org_id
         with mapped(), self._engine.begin() as connection:
             connection.execute(_LOCK_ORG, {"org_id": org_id})
+            hold_in_force(connection, registration)
             now: datetime = connection.execute(_NOW).scalar_one()
             rows = connection.execute(_KEYS, {"org_id": org_id}).all()
             won = {row.provider for row in rows if row.source == "local"}
-            taken = {row.id for row in rows if row.source == "local"}
             known = {row.id: row for row in rows}
-            mine = [each for each in keys if belongs(org_id, each) and each.provider not in won | taken]
+            mine = [each for each in keys if belongs(org_id, each) and each.provider not in won]
             ids = orjson.dumps([each.id for each in mine]).decode()
             connection.execute(_KEEP_KEYS, {"org_id": org_id, "ids": ids})
             for each in mine:
                 row = self._key_row(org_id, each, now)
-                if not _same_key(known.get(each.id), row):
+                if not _same_key(known.get(each.id), row) or self._kept_key(known[each.id], set()) is None:
                     connection.execute(_PUT_KEY, row)
 
     def storage_mark(self) -> str:
@@ -239,10 +242,12 @@ class PostgresTrust(TrustBook):
 
     def _opened(self, rows: Iterable[Row[Any]], approved: set[tuple[UUID, str]]) -> list[KeptConfig]:
         kept = []
+        mine: dict[UUID, set[str]] = {}
+        for org_id, printed in approved:
+            mine.setdefault(org_id, set()).add(printed)
         for row in rows:
-            mine = {printed for org_id, printed in approved if org_id == row.org_id}
             try:
-                kept.append(kept_config(self._keyring, row, mine))
+                kept.append(kept_config(self._keyring, row, mine.get(row.org_id, set())))
             except SealBroken as exc:
                 log.error("storage_config_broken", exc, org=row.org_id, id=row.id)
                 kept.append(broken_config(row))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from ipaddress import IPv4Address, ip_network
+from typing import TYPE_CHECKING, Any, Final
 
 from steward import values
 
@@ -17,10 +18,21 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 
+_DOORS: Final = tuple(map(ip_network, ("64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")))
+"""Local NAT64, 6to4 and their like, of which a gateway makes an IPv4 address, and a former kind of private ones.
+`ipaddress` calls them global."""
+_NAT64: Final = ip_network("64:ff9b::/96")
+"""Counts as the IPv4 address in it."""
+
+
 def is_public(address: str) -> bool:
     """Whether anybody's traffic may go there; never the metadata services, and nothing of the host's own networks."""
     literal = values.address(address.partition("%")[0])
-    return literal is not None and literal.is_global and not literal.is_multicast
+    if literal is None or any(literal in network for network in _DOORS):
+        return False
+    if literal in _NAT64:
+        literal = IPv4Address(int(literal) & 0xFFFF_FFFF)
+    return literal.is_global and not literal.is_multicast
 
 
 def connect_to_public_alone(client: BaseClient, public: Callable[[str], bool] = is_public) -> None:

@@ -161,6 +161,8 @@ def test_a_token_rests_sealed_and_opens_for_its_organisation_and_butler_alone(
     token = directory.token(WHO.org_id)
     assert token is not None
     assert token.reveal() == TOKEN.reveal()
+    with pytest.raises(SealBroken):  # an address that stood there only while registrations were listed
+        directory.token(WHO.org_id, replace(made, butler_url="https://evil.example"))
 
 
 def test_the_keys_of_a_deregistered_organisation_rest_and_others_do_not(

@@ -171,6 +171,19 @@ def test_a_moved_provider_key_opens_nowhere(
     assert directory.provider_keys() == []
 
 
+def test_the_next_pull_mends_a_key_that_was_tampered_with(
+    postgres: Database, directory: PostgresDirectory, registration: Registration
+) -> None:
+    sent = provider_key()
+    directory.replace_provider_keys(registration, [sent])
+    postgres.run("UPDATE provider_keys SET sealed = decode('00', 'hex')")
+    assert directory.provider_keys() == []
+    directory.replace_provider_keys(registration, [sent])
+    [kept] = directory.provider_keys()
+    directory.approve(kept.fingerprint, "alice")
+    assert directory.job_key(ORG, "openai") == sent.key
+
+
 def test_a_key_of_butlers_with_an_edited_fingerprint_waits(
     postgres: Database, directory: PostgresDirectory, registration: Registration
 ) -> None:

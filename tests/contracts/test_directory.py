@@ -155,6 +155,16 @@ def test_a_registration_is_kept_with_its_token(directory: Directory) -> None:
     assert token_of(directory, who.org_id) == TOKEN.reveal()
 
 
+def test_the_token_of_a_new_butler_is_not_for_the_one_before(directory: Directory) -> None:
+    who = someone()
+    former = directory.register(who, BUTLER, TOKEN)
+    assert directory.token(who.org_id, former) == TOKEN
+    directory.deregister(who.org_id)
+    new = directory.register(who, "https://other.example", Secret("mdm_st_" + "n" * 32))
+    assert directory.token(who.org_id, former) is None
+    assert directory.token(who.org_id, new) == Secret("mdm_st_" + "n" * 32)
+
+
 def test_registered_again_it_is_the_same_with_a_new_token(directory: Directory) -> None:
     who = someone()
     first = directory.register(who, BUTLER, TOKEN)

@@ -200,6 +200,32 @@ def test_an_approval_is_for_one_organisation_and_owner(opener: Opener) -> None:
     ]
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["at_another_butler", "nowhere"])
+def test_a_late_word_of_a_butler_that_was_deregistered_counts_no_more(opener: Opener, again: bool) -> None:
+    directory = opener(NOTHING_SAID)
+    former = register(directory)
+    directory.deregister(ORG)
+    if again:
+        new = directory.register(Identity(uuid4(), ORG, "Acme"), "https://other.example", TOKEN)
+        directory.replace_storage_configs(new, [for_org(s3())])
+        directory.replace_provider_keys(new, [provider_key()])
+    before = directory.kept_configs(), directory.provider_keys()
+    with pytest.raises(LedgerFault):
+        directory.replace_storage_configs(former, [for_org(s3("evil-prompts")), for_user(s3("evil-too"))])
+    with pytest.raises(LedgerFault):
+        directory.replace_provider_keys(former, [])
+    assert (directory.kept_configs(), directory.provider_keys()) == before
+    assert directory.pending_approvals() == [] or again
+
+
+def test_what_butler_assigned_by_itself_opens_no_window(opener: Opener) -> None:
+    directory = opener(NOTHING_SAID)
+    [made] = directory.take_over([(Identity(uuid4(), ORG, "Acme"), TOKEN)], "https://butler.example")
+    directory.replace_storage_configs(made, [for_org(s3())])
+    assert bucket_of(directory) is None
+    assert [each.reason for each in directory.pending_approvals()] == ["not_approved"]
+
+
 def test_a_provider_key_of_butlers_is_used_once_it_is_approved(opener: Opener) -> None:
     directory = opener(NOTHING_SAID)
     registration = register(directory)
