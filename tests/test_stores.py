@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from uuid import UUID, uuid4
 
 import pytest
@@ -255,6 +257,25 @@ def test_it_looks_by_itself_through_outages(house: House) -> None:
         looking.end()
         looking._thread.join(10)
     assert not looking._thread.is_alive()
+
+
+def test_who_changes_much_all_the_time_does_not_keep_the_processor(house: House) -> None:
+    """A Butler that sends 10,000 other rows every tick: each look takes seconds, and calls wait meanwhile."""
+    looks: list[float] = []
+
+    def look() -> bool:
+        looks.append(time.monotonic())
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+        return False
+
+    house.stores.look = look  # type: ignore[method-assign]
+    looking = Looking(house.stores, 0.001)
+    looking.start()
+    eventually(lambda: len(looks) >= 4)
+    looking.end()
+    assert min(later - before for before, later in pairwise(looks)) >= 0.15
 
 
 def test_closing_closes_all(house: House) -> None:

@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -39,8 +41,10 @@ from steward.forward import Pool
 from steward.policy import Local
 from steward.ports import BodyStore, Directory, Identity, Lane, Waiting
 from steward.registering import register
+from steward.sent import Pending
 from steward.settings import Settings, load
 from steward.wiring import (
+    Health,
     Services,
     build,
     build_settler,
@@ -59,6 +63,7 @@ from steward.wiring import (
     price_book,
     relay_conns,
     settler_conns,
+    watch_pending,
     whole_sets,
 )
 from steward.words import Secret
@@ -495,6 +500,30 @@ def test_what_waits_for_a_person_is_counted_and_what_is_allowed_is_where_bodies_
     assert isinstance(place.store, S3BodyStore)
     assert place.store.url("k") == "s3://acme-prompts/k"
     stores.close()
+
+
+def test_counting_what_waits_takes_no_more_than_a_twentieth_of_a_processor() -> None:
+    """A Butler that sends 10,000 other rows every tick must not slow calls down."""
+    counted: list[float] = []
+
+    class Costly(MemoryDirectory):
+        def storage_mark(self) -> str:
+            return str(len(counted))
+
+        def pending_approvals(self, org_id: UUID | None = None) -> list[Pending]:
+            counted.append(time.monotonic())
+            until = time.thread_time() + 0.02
+            while time.thread_time() < until:
+                pass
+            return []
+
+    async def story() -> None:
+        watching = asyncio.create_task(watch_pending(Costly(), Health(), 0.001))
+        await eventually_async(lambda: len(counted) >= 3)
+        watching.cancel()
+
+    asyncio.run(story())
+    assert min(later - before for before, later in pairwise(counted)) >= 0.4
 
 
 def test_every_directory_knows_what_the_settings_say_of_trust() -> None:
