@@ -30,6 +30,8 @@ _EARLY: Final = 0.5
 """Of `every_s`: whoever calls `run_once` may come a little before its time."""
 _FAILURES: Final = 3
 """In a row, then another process may try."""
+_MOST_FLOODS: Final = 8
+"""Then a pause lasts five minutes; the hourly pull of everything takes the place of what waits."""
 MOST_PAGES: Final = 1500
 """Of one pull."""
 
@@ -80,6 +82,8 @@ class _Lane:
     more: bool = False
     """More work waits, and may be asked for at once."""
     in_a_row: int = 0
+    floods: int = 0
+    """Times in a row that its work did not end: each answer to an item is a row of the egress log, for ever."""
     said: str | None = None
     """The failure that was said last."""
     not_before: float = 0.0
@@ -174,7 +178,9 @@ class Syncer:
             lane.in_a_row = lane.in_a_row + 1 if waits else 0
             lane.more = 0 < lane.in_a_row < self._limits.in_a_row
             if not lane.more:
-                lane.in_a_row, lane.not_before = 0, began + self._limits.every_s * _EARLY
+                lane.floods = min(lane.floods + 1, _MOST_FLOODS) if waits else 0
+                pause_s = self._limits.every_s * _EARLY * 2 ** max(0, lane.floods - 1)
+                lane.in_a_row, lane.not_before = 0, began + pause_s
             if lane.said is not None:
                 log.say("sync_recovered", org=lane.registration.org_id)
             lane.said = None

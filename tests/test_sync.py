@@ -280,6 +280,23 @@ def test_more_work_than_one_asks_for_waits_for_no_tick_and_not_for_ever() -> Non
         assert house.tick(5) is True
 
 
+def test_work_without_end_is_asked_for_less_and_less_often() -> None:
+    """Each item costs a row of the log of what left, which is never shortened: 8 million a day, else."""
+    acme = Organisation()
+    with syncing(acme, limits=replace(LIMITS, work_items=2, in_a_row=2)) as (house, _):
+        for _ in range(200):
+            acme.job("sync_api_keys")
+        for _ in range(60):
+            house.tick(5)
+            house.tick(0)
+        assert 20 <= len(acme.acknowledged) <= 40
+        acme.work.clear()
+        house.tick(400)
+        acme.key("shop")
+        house.tick(5)
+        assert house.active("shop") is True
+
+
 def test_more_organisations_than_have_a_turn_at_once_wait_for_no_tick() -> None:
     many = [Organisation(name=f"Org {number}") for number in range(5)]
     with syncing(*many, limits=replace(LIMITS, at_once=2)) as (house, butler):
