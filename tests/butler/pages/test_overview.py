@@ -66,6 +66,23 @@ def test_the_period_before_is_compared_by_rate() -> None:
     assert errors.value.text == f"5.0{numbers.NBSP}%" and errors.change == numbers.Change("no change", "same")
 
 
+def test_of_next_to_nothing_before_there_is_no_percentage() -> None:
+    """One call the day before made every figure of the first real day `>999 %`."""
+    before = Totals(_sums(1, "0.01", 1, input_tokens=3), Quantiles(1, 2, 3), Quantiles())
+    now = Totals(_sums(101, "10", 5, input_tokens=900), Quantiles(100, 900, 2000), Quantiles())
+    cost, calls, tokens, delay, errors = overview.cards(_sight(now=now, before=before))
+    assert [each.change for each in (cost, calls, tokens)] == [numbers.Change("new", "new")] * 3
+    assert delay.change is None and errors.change is None
+    enough = Totals(_sums(2, "0.2", 1), Quantiles(1, 2, 3), Quantiles())
+    assert overview.cards(_sight(now=now, before=enough))[1].change == numbers.Change(f">999{numbers.NBSP}%", "up")
+
+
+def test_what_failed_alone_cost_an_unknown_amount() -> None:
+    failed = Sums(calls=3, errors=3)
+    assert not overview.shown(failed, "cost").known and not overview.shown(failed, "tokens").known
+    assert overview.shown(Sums(calls=3, errors=2, unpriced=0), "cost").text == "$0"
+
+
 def test_figures_of_nothing_are_nothing_and_of_the_unknown_unknown() -> None:
     nothing = Totals(Sums(), Quantiles(), Quantiles())
     values = [each.value.text for each in overview.cards(_sight(now=nothing, before=nothing))]
