@@ -35,6 +35,9 @@ HOUR: Final = timedelta(hours=1)
 NO_KEY: Final = UUID(int=0)
 """Stands in the hourly tables for a call of no key of Butler's."""
 
+REST: Final = "\u2026"
+"""Stands for all groups but the largest; no model, provider or key is called so."""
+
 _COUNTED: Final = (
     "calls",
     "errors",
@@ -121,15 +124,23 @@ class Overview:
             (whole if each.kind == "whole" else first)[each.bucket] += each.calls
         return Totals(_of(row), quantiles(whole), quantiles(first))
 
-    def series(self, org_id: UUID, span: Span, by: Dimension | None = None) -> list[Point]:
-        """Sums by step, and by group where asked; oldest first. Steps without calls are not there."""
+    def series(
+        self, org_id: UUID, span: Span, by: Dimension | None = None, first: Measure = "cost", most: int = 20
+    ) -> list[Point]:
+        """Sums by step, and by group where asked; oldest first. Steps without calls are not there.
+
+        All but the `most` groups with most of `first` are one, REST: ten thousand keys are not ten thousand lines.
+        """
         time = "hour" if _is_hourly(span) else "requested_at"
+        name = _GROUPS[by or ""]
         statement = f"""
-            SELECT {_STEP.format(time=time)} AS at, {_GROUPS[by or ""]} AS name, {self._sums(span)}
+            WITH largest AS (SELECT {name} AS name, {self._sums(span)} {_largest(first)})
+            SELECT {_STEP.format(time=time)} AS at,
+                CASE WHEN {name} IN (SELECT name FROM largest) THEN {name} ELSE '{REST}' END AS name, {self._sums(span)}
             GROUP BY 1, 2 ORDER BY 1, 2
         """
-        rows = self._database.rows(text(statement), **_facts(org_id, span), step=span.step.total_seconds())
-        return [Point(row.at, row.name, _of(row)) for row in rows]
+        facts = {**_facts(org_id, span), "step": span.step.total_seconds(), "limit": most}
+        return [Point(row.at, row.name, _of(row)) for row in self._database.rows(text(statement), **facts)]
 
     def latency(self, org_id: UUID, span: Span) -> list[LatencyPoint]:
         """Quantiles by step, oldest first. Steps without timed calls are not there."""

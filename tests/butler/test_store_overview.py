@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from steward.butler.store_overview import REST
 from steward.butler.views import Measure, Span
 from tests.butler.calls import received
 from tests.servers.butler import ButlerBench, Tenant
@@ -157,3 +158,15 @@ def test_a_call_that_failed_is_not_said_to_lack_a_price(butler: ButlerBench) -> 
     for span in spans(butler):
         sums = butler.services.overview.totals(tenant.bearer.org_id, span).sums
         assert (sums.calls, sums.errors, sums.unpriced, sums.unmetered) == (6, 5, 1, 1)
+
+
+def test_ten_thousand_keys_are_not_ten_thousand_lines(butler: ButlerBench) -> None:
+    tenant = butler.tenant("keys")
+    at = butler.clock() - timedelta(minutes=5)
+    batch = [received(requested_at=at, api_key_id=UUID(int=number + 1)) for number in range(60)]
+    batch += [received(requested_at=at, api_key_id=UUID(int=60), model="z")]
+    butler.services.records.ingest(tenant.bearer, batch, butler.clock())
+    for span in spans(butler):
+        points = butler.services.overview.series(tenant.bearer.org_id, span, "api_key_id", "calls", most=5)
+        calls = {each.group: each.sums.calls for each in points}
+        assert (len(calls), calls[REST], calls[str(UUID(int=60))], sum(calls.values())) == (6, 55, 2, 61)

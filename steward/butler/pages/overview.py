@@ -14,6 +14,7 @@ from typing import Final
 from steward.butler.pages import filters, numbers, phrases, svg
 from steward.butler.pages.filters import View
 from steward.butler.pages.numbers import Change, Figure
+from steward.butler.store_overview import REST
 from steward.butler.views import ErrorCount, GroupSums, LatencyPoint, Point, Quantiles, Span, Sums, Totals
 
 MEASURES: Final = (
@@ -240,6 +241,7 @@ def ranking(points: Iterable[Point], measure: str) -> tuple[str, ...]:
     found: dict[str, float] = {}
     for each in points:
         found[each.group] = found.get(each.group, 0) + figure_of(each.sums, measure)
+    found.pop(REST, None)
     return tuple(sorted(found, key=lambda group: (-found[group], group)))
 
 

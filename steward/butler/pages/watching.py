@@ -108,7 +108,7 @@ def _sight(visitor: Visitor, org_id: UUID, view: View, span: Span) -> Sight:
     passed = (min(span.until, visitor.now) - span.since) / (span.until - span.since)
     both = Compared(stores.overview.totals(org_id, span), stores.overview.totals(org_id, span.before()), passed)
     names = {str(key_id): name for key_id, name in stores.keys.names(org_id).items()}
-    points = stores.overview.series(org_id, span, _DIMENSIONS.get(view.by, "model"))
+    points = stores.overview.series(org_id, span, _DIMENSIONS.get(view.by, "model"), _first(view))
     return Sight(view, span, both, points, stores.overview.latency(org_id, span), names)
 
 

@@ -13,6 +13,7 @@ from steward.butler.pages import filters, numbers, overview
 from steward.butler.pages.filters import Span as Chosen
 from steward.butler.pages.filters import View
 from steward.butler.pages.overview import Compared, Sight
+from steward.butler.store_overview import REST
 from steward.butler.views import ErrorCount, GroupSums, LatencyPoint, Point, Quantiles, Span, Sums, Totals
 
 NOW = datetime(2026, 3, 1, 12, 34, 56, tzinfo=UTC)
@@ -106,6 +107,12 @@ def test_the_largest_seven_are_stacked_and_the_rest_is_one() -> None:
     assert drawn.table.columns[-1] == overview.OTHER
     assert drawn.table.rows[-1][1][0].text == "$20.00" and drawn.table.rows[0][0] == SPAN.since + 4 * HOUR
     assert len(drawn.tips) == len(drawn.links) == 5
+
+
+def test_the_stores_own_rest_is_everything_else_however_large() -> None:
+    points = [_point(0, REST, calls=1, cost=Decimal(90)), _point(0, "m", calls=1, cost=Decimal(1))]
+    drawn = overview.composition(_sight(points))
+    assert [each.name for each in drawn.chart.shapes] == ["m", overview.OTHER]
 
 
 def test_a_step_leads_to_its_calls() -> None:
