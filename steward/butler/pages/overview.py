@@ -28,7 +28,7 @@ OTHER: Final = "everything else"
 _BARS: Final = 8
 _STACKED: Final = svg.COLOURS - 1
 _DAY: Final = timedelta(days=1)
-_NEXT_TO_NOTHING: Final = 0.01
+_NEXT_TO_NOTHING: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)

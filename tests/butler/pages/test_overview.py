@@ -68,13 +68,13 @@ def test_the_period_before_is_compared_by_rate() -> None:
 
 
 def test_of_next_to_nothing_before_there_is_no_percentage() -> None:
-    """One call the day before made every figure of the first real day `>999 %`."""
-    before = Totals(_sums(1, "0.01", 1, input_tokens=3), Quantiles(1, 2, 3), Quantiles())
+    """A few calls the day before made every figure of the first real day `>999 %`."""
+    before = Totals(_sums(4, "0.01", 1, input_tokens=3), Quantiles(1, 2, 3), Quantiles())
     now = Totals(_sums(101, "10", 5, input_tokens=900), Quantiles(100, 900, 2000), Quantiles())
     cost, calls, tokens, delay, errors = overview.cards(_sight(now=now, before=before))
     assert [each.change for each in (cost, calls, tokens)] == [numbers.Change("new", "new")] * 3
     assert delay.change is None and errors.change is None
-    enough = Totals(_sums(2, "0.2", 1), Quantiles(1, 2, 3), Quantiles())
+    enough = Totals(_sums(8, "0.2", 1), Quantiles(1, 2, 3), Quantiles())
     assert overview.cards(_sight(now=now, before=enough))[1].change == numbers.Change(f">999{numbers.NBSP}%", "up")
 
 
