@@ -89,7 +89,7 @@ class DemoButler:
 
     def steward_token(self, name: str) -> Secret[str]:
         """A new token for a Steward. Raises StewardError."""
-        return Secret(self._ask("POST", "/api/v1/stewards", {"name": name})["token"])
+        return Secret(self._ask("POST", "/api/v1/stewards", {"name": name, "host": "machine"})["token"])
 
     def key(self, name: str, about: str) -> tuple[UUID, str]:
         """A new API key: its id and plaintext. Raises StewardError."""

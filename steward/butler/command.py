@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import uvicorn
 
 BACKLOG = 2048
-MAX_HEAD_BYTES = 64 << 10
+MAX_CONNECTIONS = 1024
 _IDLE_S = 15
+_STALL_S = 60
 _END_S = 10
 _MAX_LINE = 4096
 
@@ -126,14 +127,19 @@ def _bind(settings: ButlerSettings) -> socket.socket:
 
 
 def _server(settings: ButlerSettings, app: object) -> uvicorn.Server:
-    """h11 bounds the head by itself; what a proxy says of a caller's address is believed of those named alone."""
+    """By the Steward's own listener, whose heads, bodies and silences have bounds: who is slow holds nothing for long.
+
+    What a proxy says of a caller's address is believed of those named alone.
+    """
     import uvicorn
 
+    from steward.listener import ListenerLimits, listener
+
+    limits = ListenerLimits(keep_alive_s=_IDLE_S, stall_s=_STALL_S, max_connections=MAX_CONNECTIONS)
     return uvicorn.Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http="h11",
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            http=listener(limits),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -141,7 +147,6 @@ def _server(settings: ButlerSettings, app: object) -> uvicorn.Server:
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
-            timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=_END_S,
         )
     )

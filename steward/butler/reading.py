@@ -37,7 +37,12 @@ _PRICE_SOURCE: Final = re.compile(r"[a-z][a-z-]{0,31}(?: remote)? [0-9A-Za-z.:+-
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _CODES: Final = frozenset(ErrorCode)
 _MONEY_STEP: Final = Decimal("1e-12")
+_MARKS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,}\]]', re.DOTALL)
+"""Strings, whole, and what stands between values. One that never ends is one match: to look for its end again from each
+quote in it would take hours."""
 _MAX_DEPTH: Final = 8
+_MAX_VALUES: Final = MAX_RECORDS * (len(RECORD_FIELDS) + 2 * MAX_TAGS + 4)
+"""Of a document: a full batch of full records has fewer. Eight MiB of `{}` would be 200 MiB of objects."""
 
 
 def _text_of(said: object, otherwise: str, allowed: bool) -> str:
@@ -216,20 +221,23 @@ def parsed(document: bytes) -> object:
     if len(document) > MAX_BODY_BYTES:
         raise TooLong
     try:
-        if _depth(document) > _MAX_DEPTH:
+        if not _is_bounded(document):
             raise NotAcceptable
         return json.loads(document.decode(), parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError, InvalidOperation):
         raise NotAcceptable from None
 
 
-def _depth(document: bytes) -> int:
-    """The deepest nesting that the brackets could make; those within strings count too."""
-    depth = deepest = 0
-    for octet in re.findall(rb"[\[{}\]]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", document)):
-        depth += 1 if octet in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _is_bounded(document: bytes) -> bool:
+    """Whether its nesting and its number of values are such that what they become fits in memory many times."""
+    depth = values = 0
+    for found in _MARKS.finditer(document):
+        mark = found[0][:1]
+        values += mark in b",[{"
+        depth += (mark in b"[{") - (mark in b"]}")
+        if depth > _MAX_DEPTH or values > _MAX_VALUES:
+            return False
+    return True
 
 
 def _no_number(_: str) -> object:
@@ -244,7 +252,10 @@ def _received(said: object, org_id: UUID, place: int) -> Received:
         raise NotAcceptable(_named(first["loc"][0] if first["loc"] else ""), place) from None
     if sent.org_id not in {None, org_id}:
         raise NotAcceptable("org_id", place)
-    return _kept(sent)
+    try:
+        return _kept(sent)
+    except OverflowError:
+        raise NotAcceptable("requested_at", place) from None
 
 
 def _named(field: object) -> str:

@@ -67,7 +67,8 @@ _INDEX: Final = text("""
     SELECT CAST(:org_id AS uuid), date_trunc('hour', a.requested_at, 'UTC'), CAST(:name AS text), a.value, count(*),
         count(*) FILTER (WHERE r.is_error), coalesce(sum(r.input_tokens), 0), coalesce(sum(r.output_tokens), 0),
         coalesce(sum(r.cached_tokens), 0), coalesce(sum(r.total_cost), 0),
-        count(*) FILTER (WHERE r.input_tokens IS NULL), count(*) FILTER (WHERE r.total_cost IS NULL)
+        count(*) FILTER (WHERE r.input_tokens IS NULL AND NOT r.is_error),
+        count(*) FILTER (WHERE r.total_cost IS NULL AND NOT r.is_error)
     FROM added a JOIN butler.requests r ON r.id = a.id AND r.requested_at = a.requested_at
     WHERE r.org_id = :org_id AND r.requested_at >= :since AND r.requested_at < :until
     GROUP BY 2, 4

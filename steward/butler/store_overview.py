@@ -9,7 +9,7 @@ what it would have to guess: calls of unknown cost or tokens are counted apart.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -24,6 +24,7 @@ from steward.butler.views import (
     ErrorCount,
     GroupSums,
     LatencyPoint,
+    Measure,
     Point,
     Span,
     Sums,
@@ -33,6 +34,9 @@ from steward.butler.views import (
 HOUR: Final = timedelta(hours=1)
 NO_KEY: Final = UUID(int=0)
 """Stands in the hourly tables for a call of no key of Butler's."""
+
+REST: Final = "\u2026"
+"""Stands for all groups but the largest; no model, provider or key is called so."""
 
 _COUNTED: Final = (
     "calls",
@@ -52,8 +56,8 @@ _OF_CALLS: Final = """
     coalesce(sum(h.input_tokens), 0)::bigint AS input_tokens,
     coalesce(sum(h.output_tokens), 0)::bigint AS output_tokens,
     coalesce(sum(h.cached_tokens), 0)::bigint AS cached_tokens, coalesce(sum(h.total_cost), 0) AS cost,
-    count(*) FILTER (WHERE h.input_tokens IS NULL) AS unmetered,
-    count(*) FILTER (WHERE h.total_cost IS NULL) AS unpriced
+    count(*) FILTER (WHERE h.input_tokens IS NULL AND NOT h.is_error) AS unmetered,
+    count(*) FILTER (WHERE h.total_cost IS NULL AND NOT h.is_error) AS unpriced
 """
 _HOURLY: Final = "butler.hours h WHERE h.org_id = :org_id AND h.hour >= :since AND h.hour < :until"
 _EACH: Final = "butler.requests h WHERE h.org_id = :org_id AND h.requested_at >= :since AND h.requested_at < :until"
@@ -65,12 +69,18 @@ _GROUPS: Final = {
     "api_key_id": f"coalesce(nullif(h.api_key_id, '{NO_KEY}')::text, '')",
 }
 
-_TAG: Final = text(f"""
+_ORDERS: Final[Mapping[Measure, str]] = {
+    "cost": "cost DESC, calls DESC",
+    "calls": "calls DESC",
+    "tokens": "sum(h.input_tokens) + sum(h.output_tokens) DESC NULLS LAST, calls DESC",
+    "errors": "errors DESC, calls DESC",
+}
+
+_TAG_HOURS: Final = f"""
     SELECT h.value AS name, {_OF_HOURS} FROM butler.tag_hours h
-    WHERE h.org_id = :org_id AND h.name = :name AND h.hour >= date_trunc('hour', CAST(:since AS timestamptz), 'UTC')
-        AND h.hour < :until
-    GROUP BY h.value ORDER BY cost DESC, calls DESC, h.value LIMIT :limit
-""")
+    WHERE h.org_id = :org_id AND h.name = :name AND h.hour >= :since AND h.hour < :until
+"""
+_TAG_CALLS: Final = f"SELECT h.tags ->> :name AS name, {_OF_CALLS} FROM {_EACH} AND h.tags ->> :name IS NOT NULL"
 
 _ERRORS: Final = text("""
     SELECT code, count(*) AS calls, max(requested_at) AS newest_at,
@@ -114,15 +124,23 @@ class Overview:
             (whole if each.kind == "whole" else first)[each.bucket] += each.calls
         return Totals(_of(row), quantiles(whole), quantiles(first))
 
-    def series(self, org_id: UUID, span: Span, by: Dimension | None = None) -> list[Point]:
-        """Sums by step, and by group where asked; oldest first. Steps without calls are not there."""
+    def series(
+        self, org_id: UUID, span: Span, by: Dimension | None = None, first: Measure = "cost", most: int = 20
+    ) -> list[Point]:
+        """Sums by step, and by group where asked; oldest first. Steps without calls are not there.
+
+        All but the `most` groups with most of `first` are one, REST: ten thousand keys are not ten thousand lines.
+        """
         time = "hour" if _is_hourly(span) else "requested_at"
+        name = _GROUPS[by or ""]
         statement = f"""
-            SELECT {_STEP.format(time=time)} AS at, {_GROUPS[by or ""]} AS name, {self._sums(span)}
+            WITH largest AS (SELECT {name} AS name, {self._sums(span)} {_largest(first)})
+            SELECT {_STEP.format(time=time)} AS at,
+                CASE WHEN {name} IN (SELECT name FROM largest) THEN {name} ELSE '{REST}' END AS name, {self._sums(span)}
             GROUP BY 1, 2 ORDER BY 1, 2
         """
-        rows = self._database.rows(text(statement), **_facts(org_id, span), step=span.step.total_seconds())
-        return [Point(row.at, row.name, _of(row)) for row in rows]
+        facts = {**_facts(org_id, span), "step": span.step.total_seconds(), "limit": most}
+        return [Point(row.at, row.name, _of(row)) for row in self._database.rows(text(statement), **facts)]
 
     def latency(self, org_id: UUID, span: Span) -> list[LatencyPoint]:
         """Quantiles by step, oldest first. Steps without timed calls are not there."""
@@ -131,18 +149,20 @@ class Overview:
             steps[row.at][row.kind][row.bucket] = row.calls
         return [LatencyPoint(at, quantiles(of["whole"]), quantiles(of["first"])) for at, of in sorted(steps.items())]
 
-    def breakdown(self, org_id: UUID, span: Span, by: Dimension, limit: int = 20) -> list[GroupSums]:
-        """Where it goes, dearest first."""
-        statement = f"""
-            SELECT {_GROUPS[by]} AS name, {self._sums(span)}
-            GROUP BY 1 ORDER BY cost DESC, calls DESC, 1 LIMIT :limit
-        """
+    def breakdown(
+        self, org_id: UUID, span: Span, by: Dimension, limit: int = 20, first: Measure = "cost"
+    ) -> list[GroupSums]:
+        """Where it goes: those with most of `first`, so that the largest is there whatever is asked."""
+        statement = f"SELECT {_GROUPS[by]} AS name, {self._sums(span)} {_largest(first)}"
         rows = self._database.rows(text(statement), **_facts(org_id, span), limit=limit)
         return [GroupSums(row.name, _of(row)) for row in rows]
 
-    def tag_breakdown(self, org_id: UUID, span: Span, name: str, limit: int = 20) -> list[GroupSums]:
-        """The same by the values of an active metadata key, in whole hours."""
-        rows = self._database.rows(_TAG, org_id=org_id, name=name, since=span.since, until=span.until, limit=limit)
+    def tag_breakdown(
+        self, org_id: UUID, span: Span, name: str, limit: int = 20, first: Measure = "cost"
+    ) -> list[GroupSums]:
+        """The same by the values of an active metadata key, of exactly the span's calls."""
+        statement = f"{_TAG_HOURS if _is_hourly(span) else _TAG_CALLS} {_largest(first)}"
+        rows = self._database.rows(text(statement), **_facts(org_id, span), name=name, limit=limit)
         return [GroupSums(row.name, _of(row)) for row in rows]
 
     def errors(self, org_id: UUID, span: Span, limit: int = 10) -> list[ErrorCount]:
@@ -162,6 +182,10 @@ class Overview:
     def _latencies(self, org_id: UUID, span: Span) -> Iterable[Row[Any]]:
         statement = _LATENCY_HOURS if _is_hourly(span) else _LATENCY_CALLS
         return self._database.rows(text(statement), **_facts(org_id, span), step=span.step.total_seconds())
+
+
+def _largest(first: Measure) -> str:
+    return f"GROUP BY 1 ORDER BY {_ORDERS[first]}, 1 LIMIT :limit"
 
 
 def _is_hourly(span: Span) -> bool:

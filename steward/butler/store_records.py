@@ -196,7 +196,8 @@ class Records:
             _sum(connection, bearer.org_id, changes)
             _index(connection, bearer.org_id, changes)
             _discover(connection, bearer.org_id, fresh)
-            newest_at = max((each.requested_at for each in newest), default=None)
+            # A clock that is ahead would hide for ever how far behind the Steward is.
+            newest_at = max((min(each.requested_at, now) for each in newest), default=None)
             connection.execute(_NOTED, {**facts, "records": len(fresh), "newest": newest_at})
         return Applied(len(fresh), len(changes) - len(fresh), len(batch) - len(changes))
 

@@ -170,16 +170,18 @@ class Sessions:
             if row is not None:
                 audit(connection, actor, Entry("session.ended", session_id, row.name))
 
-    def change_password(self, session: Session, old: Secret[str], new: Secret[str], now: datetime) -> None:
-        """Ends all other sessions of the person, everywhere. Raises SignInFailed, NotAcceptable."""
-        self._check(session, old, "change", now)
+    def change_password(
+        self, session: Session, old: Secret[str], new: Secret[str], address: str, now: datetime
+    ) -> None:
+        """Ends all other sessions of the person, everywhere. Raises SignInFailed, TooManyTries, NotAcceptable."""
+        self._check(session, old, address, now)
         if old == new:
             raise NotAcceptable("password", message="The new password is the old one.")
         kept = self._passwords.hash(new)
         with self._database.change() as connection:
             connection.execute(_CHANGE_PASSWORD, {"id": session.user_id, "password_hash": kept})
             connection.execute(_END_OTHERS, {"user_id": session.user_id, "id": session.id})
-            audit(connection, session.actor("-"), Entry("user.password_changed", session.user_id, session.email))
+            audit(connection, session.actor(address), Entry("user.password_changed", session.user_id, session.email))
 
     def forget_expired(self, now: datetime) -> None:
         """Removes what has ended."""

@@ -99,15 +99,16 @@ def _nothing() -> Measures:
 
 
 def _add(sums: Measures, record: Received, sign: int) -> None:
+    failed = is_error(record)
     values: Measures = [
         1,
-        int(is_error(record)),
+        int(failed),
         record.input_tokens or 0,
         record.output_tokens or 0,
         record.cached_tokens or 0,
         record.total_cost or Decimal(0),
-        int(record.input_tokens is None),
-        int(record.total_cost is None),
+        int(record.input_tokens is None and not failed),
+        int(record.total_cost is None and not failed),
     ]
     for place, value in enumerate(values):
         sums[place] += sign * value

@@ -144,9 +144,9 @@ class Sums:
     cached_tokens: int = 0
     cost: Decimal = Decimal(0)
     unmetered: int = 0
-    """Calls without known tokens."""
+    """Calls without known tokens, failed ones aside: those have none to be known."""
     unpriced: int = 0
-    """Calls without known cost."""
+    """Calls without known cost, failed ones aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,7 @@ class Totals:
 
 
 Dimension = Literal["provider", "model", "api_key_id"]
+Measure = Literal["cost", "calls", "tokens", "errors"]
 
 
 @dataclass(frozen=True, slots=True)

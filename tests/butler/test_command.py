@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -126,3 +127,18 @@ def test_a_head_without_end_is_cut(served_butler: ServedButler) -> None:
         with contextlib.suppress(ConnectionError):
             assert not caller.recv(100).startswith(b"HTTP/1.1 200")
     assert httpx.get(f"{served_butler.url}/health", trust_env=False).status_code == 200
+
+
+def test_who_is_slow_is_let_go(served_butler: ServedButler) -> None:
+    """Sign-in pages are for anyone: a head that never ends must not hold a connection for ever."""
+    host, _, port = served_butler.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as caller:
+        caller.settimeout(20)
+        caller.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n")
+        began = time.monotonic()
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := caller.recv(4096):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert 5 < time.monotonic() - began < 20

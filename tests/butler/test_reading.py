@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steward.butler.errors import NotAcceptable, TooLong
-from steward.butler.reading import MAX_BODY_BYTES, RECORD_FIELDS, Received, SentRecord, parsed, records
+from steward.butler.reading import MAX_BODY_BYTES, MAX_TAGS, RECORD_FIELDS, Received, SentRecord, parsed, records
 from steward.butler.store_records import _KINDS
-from steward.egress import MetadataRecord
+from steward.egress import MAX_RECORDS, MetadataRecord
 
 ORG = UUID(int=5)
 SENT = {
@@ -96,6 +98,41 @@ def test_any_json_in_place_of_a_record_is_refused_by_place(said: Any) -> None:
 def test_what_is_too_deep_is_refused(deep: bytes) -> None:
     with pytest.raises(NotAcceptable):
         parsed(deep)
+
+
+@pytest.mark.parametrize("small", [b"{}", b"[]", b"1", b'""'])
+def test_millions_of_small_values_are_refused_before_they_are_made(small: bytes) -> None:
+    document = b'{"records":[' + b",".join([small] * (2 << 20)) + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotAcceptable):
+            parsed(document)
+        assert tracemalloc.get_traced_memory()[1] < len(document)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", [b'"' + b'\\"' * (32 << 10), b'"\\\n' * (16 << 10), b'"' + b"\\" * (64 << 10) + b"\\"])
+def test_a_string_that_never_ends_takes_no_time(text: bytes) -> None:
+    """Anybody may send 64 KiB to sign in; this took a minute of the whole process."""
+    began = time.process_time()
+    with pytest.raises(NotAcceptable):
+        parsed(text)
+    assert time.process_time() - began < 1
+
+
+def test_a_full_batch_of_full_records_is_read() -> None:
+    tags = {f"t{number}": "v" for number in range(MAX_TAGS)}
+    full = {**SENT, "raw_metadata": tags, "indexed_metadata": tags}
+    document = json.dumps({"records": [{**full, "id": str(UUID(int=number))} for number in range(MAX_RECORDS)]})
+    assert len(records(document.encode(), ORG)) == MAX_RECORDS
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+@pytest.mark.parametrize("field", ["requested_at", "responded_at"])
+def test_a_moment_that_no_calendar_has_in_utc_is_refused(field: str, at: str) -> None:
+    with pytest.raises(NotAcceptable):
+        read(**{field: at})
 
 
 def test_brackets_within_a_string_are_no_depth() -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from steward.butler.views import Span
+from steward.butler.store_overview import REST
+from steward.butler.views import Measure, Span
 from tests.butler.calls import received
 from tests.servers.butler import ButlerBench, Tenant
 
@@ -112,3 +113,60 @@ def test_nothing_of_another_organisation(butler: ButlerBench, acme: Tenant) -> N
         assert butler.services.overview.errors(other.bearer.org_id, span) == []
     first = butler.services.overview.first_hour(acme.bearer.org_id)
     assert first == butler.clock() - 3 * HOUR
+
+
+def test_tags_of_a_broken_hour_are_of_exactly_its_calls(butler: ButlerBench, acme: Tenant) -> None:
+    """They were once of the whole hours around it, and a value's share more than all there was."""
+    overview, org_id = butler.services.overview, acme.bearer.org_id
+    until = butler.clock() - timedelta(minutes=20)
+    broken = Span(until - HOUR, until, timedelta(minutes=1))
+    groups = overview.tag_breakdown(org_id, broken, "Team")
+    totals = overview.totals(org_id, broken).sums
+    assert 0 < totals.calls < 60
+    assert sum(each.sums.calls for each in groups) == totals.calls
+    assert sum(each.sums.cost for each in groups) == totals.cost
+    butler.services.metadata_keys.activate(acme.owner, "Team", butler.clock())
+    while butler.services.metadata_keys.backfill():
+        pass
+    hourly, fine = spans(butler)
+    assert overview.tag_breakdown(org_id, hourly, "Team") == overview.tag_breakdown(org_id, fine, "Team")
+
+
+@pytest.mark.parametrize("first", ["calls", "tokens", "errors"])
+def test_the_largest_is_there_whatever_is_asked(butler: ButlerBench, first: Measure) -> None:
+    """A model without a price once fell out of the largest by calls when twenty others had one."""
+    tenant = butler.tenant("many")
+    at = butler.clock() - timedelta(minutes=5)
+    batch = [received(requested_at=at, model=f"m{number}", tags={"Team": f"t{number}"}) for number in range(30)]
+    free = {"model": "free", "total_cost": None, "input_tokens": 5000, "status_code": 503, "tags": {"Team": "free"}}
+    batch += [received(requested_at=at, **free) for _ in range(50)]
+    butler.services.records.ingest(tenant.bearer, batch, butler.clock())
+    _, fine = spans(butler)
+    overview, org_id = butler.services.overview, tenant.bearer.org_id
+    for span in spans(butler):
+        assert overview.breakdown(org_id, span, "model", first=first)[0].group == "free"
+    assert overview.tag_breakdown(org_id, fine, "Team", first=first)[0].group == "free"
+
+
+def test_a_call_that_failed_is_not_said_to_lack_a_price(butler: ButlerBench) -> None:
+    tenant = butler.tenant("failing")
+    at = butler.clock() - timedelta(minutes=5)
+    nothing = {"total_cost": None, "input_tokens": None, "output_tokens": None}
+    batch = [received(requested_at=at, status_code=429, **nothing) for _ in range(5)]
+    batch.append(received(requested_at=at, **nothing))
+    butler.services.records.ingest(tenant.bearer, batch, butler.clock())
+    for span in spans(butler):
+        sums = butler.services.overview.totals(tenant.bearer.org_id, span).sums
+        assert (sums.calls, sums.errors, sums.unpriced, sums.unmetered) == (6, 5, 1, 1)
+
+
+def test_ten_thousand_keys_are_not_ten_thousand_lines(butler: ButlerBench) -> None:
+    tenant = butler.tenant("keys")
+    at = butler.clock() - timedelta(minutes=5)
+    batch = [received(requested_at=at, api_key_id=UUID(int=number + 1)) for number in range(60)]
+    batch += [received(requested_at=at, api_key_id=UUID(int=60), model="z")]
+    butler.services.records.ingest(tenant.bearer, batch, butler.clock())
+    for span in spans(butler):
+        points = butler.services.overview.series(tenant.bearer.org_id, span, "api_key_id", "calls", most=5)
+        calls = {each.group: each.sums.calls for each in points}
+        assert (len(calls), calls[REST], calls[str(UUID(int=60))], sum(calls.values())) == (6, 55, 2, 61)

@@ -19,8 +19,9 @@ SUMS_OF_ROWS = """
     SELECT date_trunc('hour', requested_at, 'UTC'), provider, model,
         coalesce(api_key_id, '00000000-0000-0000-0000-000000000000'), count(*), count(*) FILTER (WHERE is_error),
         coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(cached_tokens), 0),
-        coalesce(sum(total_cost), 0), count(*) FILTER (WHERE input_tokens IS NULL),
-        count(*) FILTER (WHERE total_cost IS NULL)
+        coalesce(sum(total_cost), 0),
+        count(*) FILTER (WHERE input_tokens IS NULL AND NOT is_error),
+        count(*) FILTER (WHERE total_cost IS NULL AND NOT is_error)
     FROM butler.requests WHERE org_id = :org GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
 HOURS = """
@@ -191,3 +192,9 @@ def test_the_steward_is_noted_with_what_it_sent(butler: ButlerBench, acme: Tenan
     ingest(butler, acme, received(requested_at=newest), received(requested_at=newest - timedelta(hours=1)))
     (seen,) = butler.services.stewards.all(acme.bearer.org_id)
     assert (seen.records, seen.last_ingest_at, seen.newest_record_at) == (2, butler.clock(), newest)
+
+
+def test_a_clock_that_is_ahead_hides_no_lag(butler: ButlerBench, acme: Tenant) -> None:
+    ingest(butler, acme, received(requested_at=datetime(2999, 1, 1, tzinfo=UTC)))
+    (seen,) = butler.services.stewards.all(acme.bearer.org_id)
+    assert seen.newest_record_at == butler.clock()

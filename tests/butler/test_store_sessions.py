@@ -9,7 +9,7 @@ import pytest
 
 from steward.butler.errors import NotAcceptable, NotThere, SignInFailed, TooManyTries
 from steward.butler.nouns import Role
-from steward.butler.store_sessions import FRESH_FOR, LASTS, TRIES_OF_ACCOUNT, Attempt, SignedIn
+from steward.butler.store_sessions import FRESH_FOR, LASTS, TRIES_OF_ACCOUNT, TRIES_OF_ADDRESS, Attempt, SignedIn
 from steward.words import Secret
 from tests.servers.butler import PASSWORD, ButlerBench, Tenant
 
@@ -91,16 +91,28 @@ def test_a_new_password_ends_all_other_sessions(butler: ButlerBench, acme: Tenan
     sessions, now = butler.services.sessions, butler.clock()
     mine, other = enter(butler, acme), enter(butler, acme, kind="cli")
     with pytest.raises(SignInFailed):
-        sessions.change_password(mine.session, Secret("wrong"), Secret("a new password"), now)
+        sessions.change_password(mine.session, Secret("wrong"), Secret("a new password"), HERE, now)
     for bad in ("short", PASSWORD):
         with pytest.raises(NotAcceptable):
-            sessions.change_password(mine.session, Secret(PASSWORD), Secret(bad), now)
-    sessions.change_password(mine.session, Secret(PASSWORD), Secret("a new password"), now)
+            sessions.change_password(mine.session, Secret(PASSWORD), Secret(bad), HERE, now)
+    sessions.change_password(mine.session, Secret(PASSWORD), Secret("a new password"), HERE, now)
     assert sessions.find(mine.token, "browser", now) is not None
     assert sessions.find(other.token, "cli", now) is None
     with pytest.raises(SignInFailed):
         enter(butler, acme)
     assert enter(butler, acme, password=Secret("a new password")).session.email == acme.owner.email
+
+
+def test_who_guesses_his_password_locks_out_nobody_else(butler: ButlerBench, acme: Tenant) -> None:
+    """Tries were once counted for all who change a password, of whatever organisation."""
+    sessions, now, other = butler.services.sessions, butler.clock(), butler.tenant("other")
+    mine, theirs = enter(butler, acme), enter(butler, other, address="203.0.113.77")
+    for _ in range(TRIES_OF_ADDRESS + 5):
+        with pytest.raises((SignInFailed, TooManyTries)):
+            sessions.change_password(mine.session, Secret("wrong"), Secret("a new password"), HERE, now)
+    sessions.change_password(theirs.session, Secret(PASSWORD), Secret("a new password"), "203.0.113.77", now)
+    (row,) = butler.postgres.run("SELECT address FROM butler.audit_log WHERE action = 'user.password_changed'")
+    assert row[0] == "203.0.113.77"
 
 
 def test_what_has_ended_is_forgotten(butler: ButlerBench, acme: Tenant) -> None:

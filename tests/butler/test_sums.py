@@ -15,12 +15,14 @@ from tests.butler.calls import received
 def test_a_new_call_is_added_to_its_hour() -> None:
     call = received(api_key_id=UUID(int=9), input_tokens=None, status_code=429)
     (row,) = hours([Change(None, call)])
+    (answered,) = hours([Change(None, received(input_tokens=None, total_cost=None))])
+    assert (answered["unmetered"], answered["unpriced"]) == (1, 1)
     assert (row["hour"], row["api_key_id"]) == (call.requested_at.replace(minute=0), UUID(int=9))
     assert (row["calls"], row["errors"], row["input_tokens"], row["unmetered"], row["cost"]) == (
         1,
         1,
         0,
-        1,
+        0,
         Decimal("0.03"),
     )
     assert hours([Change(None, received())])[0]["api_key_id"] == NO_KEY

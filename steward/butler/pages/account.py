@@ -27,7 +27,8 @@ def change_password(visitor: Looking) -> Response:
     form = visitor.form
     old, new = form.secret("password") or Secret(""), form.secret("new_password") or Secret("")
     try:
-        visitor.services.sessions.change_password(visitor.session, old, new, visitor.now)
+        address = access.address_of(visitor.request)
+        visitor.services.sessions.change_password(visitor.session, old, new, address, visitor.now)
     except DoorFault as fault:
         return _page(visitor, fault)
     return away("/account?changed=1")

@@ -28,6 +28,8 @@ from steward.exchange import BodyState, ErrorCode, Outcome
 router = pages_router()
 
 PAGE: Final = 50
+MENU: Final = 100
+"""Entries of a menu: the page comes anew every few seconds."""
 MAX_EXPORT: Final = 100_000
 """Rows of one file."""
 
@@ -49,6 +51,8 @@ class Menu:
     name: str
     choices: tuple[Choice, ...]
     nothing: str = "Nothing to choose from in this time."
+    more: str = ""
+    """What is not listed, and how to ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,7 @@ def _menus(visitor: Visitor, org_id: UUID, view: View, which: Filter, active: li
     found = [
         Menu("Model", _choices(view, "model", [(each, each) for each in models])),
         Menu("Provider", _choices(view, "provider", [(each, each) for each in providers])),
-        Menu("Key", _choices(view, "key", keys), "No API key was made yet."),
+        Menu("Key", _choices(view, "key", keys[:MENU]), "No API key was made yet.", _more(len(keys))),
         Menu("Status", _states(view)),
     ]
     for name in active[:4]:
@@ -208,6 +212,10 @@ def _menus(visitor: Visitor, org_id: UUID, view: View, which: Filter, active: li
         )
         found.append(Menu(name, choices, "No call of this time has the tag."))
     return found
+
+
+def _more(count: int) -> str:
+    return f"And {count - MENU:,} more: each has its calls linked under API keys." if count > MENU else ""
 
 
 def _choices(view: View, name: str, values: list[tuple[str, str]]) -> tuple[Choice, ...]:

@@ -1,6 +1,6 @@
 """The fields of a form: every one a line of bounded text, or a secret that is never shown again.
 
-Refuses control characters and what is too long; a fault names the field and never its value. Pure.
+Refuses control characters, those that are not seen or turn the reading order, and what is too long; a fault names the field and never its value. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Final
 from steward.butler.errors import NotAcceptable
 from steward.words import Secret
 
-_LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
 _TEXT: Final = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*")
 
 
@@ -25,7 +24,7 @@ class Form:
     def line(self, name: str, most: int = 256, label: str = "") -> str:
         """A line without spaces around it; empty when it is not there. Raises NotAcceptable."""
         said = self._fields.get(name, "").strip()
-        if len(said) > most or _LINE.fullmatch(said) is None:
+        if len(said) > most or not said.isprintable():
             raise NotAcceptable(name, message=f"{_spoken(name, label)} is too long, or has characters it cannot have.")
         return said
 
@@ -46,7 +45,7 @@ class Form:
     def shown(self, *names: str) -> dict[str, str]:
         """What a form that failed shows again: these fields, as far as they are lines, and no other."""
         said = {name: self._fields.get(name, "")[:512] for name in names}
-        return {name: value if _LINE.fullmatch(value) else "" for name, value in said.items()}
+        return {name: value if value.isprintable() else "" for name, value in said.items()}
 
 
 def _spoken(name: str, label: str) -> str:

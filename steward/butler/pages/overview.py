@@ -14,6 +14,7 @@ from typing import Final
 from steward.butler.pages import filters, numbers, phrases, svg
 from steward.butler.pages.filters import View
 from steward.butler.pages.numbers import Change, Figure
+from steward.butler.store_overview import REST
 from steward.butler.views import ErrorCount, GroupSums, LatencyPoint, Point, Quantiles, Span, Sums, Totals
 
 MEASURES: Final = (
@@ -27,6 +28,7 @@ OTHER: Final = "everything else"
 _BARS: Final = 8
 _STACKED: Final = svg.COLOURS - 1
 _DAY: Final = timedelta(days=1)
+_NEXT_TO_NOTHING: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,12 @@ def shown(sums: Sums, measure: str) -> Figure:
     """The same as a figure; cost and tokens are unknown where no call's are known."""
     match measure:
         case "cost":
-            return numbers.cost(sums.cost if sums.calls > sums.unpriced or not sums.calls else None)
+            known = sums.cost > 0 or sums.calls > sums.unpriced + sums.errors or not sums.calls
+            return numbers.cost(sums.cost if known else None)
         case "tokens":
-            known = sums.calls > sums.unmetered or not sums.calls
-            return numbers.tokens(sums.input_tokens + sums.output_tokens if known else None)
+            tokens = sums.input_tokens + sums.output_tokens
+            known = tokens > 0 or sums.calls > sums.unmetered + sums.errors or not sums.calls
+            return numbers.tokens(tokens if known else None)
         case "errors":
             return numbers.count(sums.errors)
     return numbers.count(sums.calls)
@@ -148,10 +152,19 @@ class Compared:
     before: Totals
     passed: float
 
+    @property
+    def began(self) -> bool:
+        """There was next to nothing before: a percentage of it says nothing."""
+        return self.before.sums.calls * self.passed < self.now.sums.calls * _NEXT_TO_NOTHING
+
     def change(self, measure: str) -> Change | None:
         """By rate."""
-        before = figure_of(self.before.sums, measure) * self.passed
+        before = 0.0 if self.began else figure_of(self.before.sums, measure) * self.passed
         return numbers.change(figure_of(self.now.sums, measure), before)
+
+    def change_of(self, now: float | None, before: float | None) -> Change | None:
+        """Of a figure that is no sum, and better when it is less."""
+        return None if self.began else numbers.change(now, before, more_is="bad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +208,14 @@ def cards(sight: Sight) -> tuple[FigureCard, ...]:
             "Latency, p95",
             "latency",
             numbers.latency(slow[0]),
-            numbers.change(*slow, more_is="bad"),
+            both.change_of(*slow),
             f"first byte {numbers.latency(first).text}" if first is not None else "",
         ),
         card(
             "Error rate",
             "errors",
             numbers.share(sums.errors, sums.calls),
-            numbers.change(*rate, more_is="bad"),
+            both.change_of(*rate),
             f"{sums.errors:,} failed",
         ),
     )
@@ -228,6 +241,7 @@ def ranking(points: Iterable[Point], measure: str) -> tuple[str, ...]:
     found: dict[str, float] = {}
     for each in points:
         found[each.group] = found.get(each.group, 0) + figure_of(each.sums, measure)
+    found.pop(REST, None)
     return tuple(sorted(found, key=lambda group: (-found[group], group)))
 
 

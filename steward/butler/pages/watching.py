@@ -15,11 +15,12 @@ from steward.butler.pages.door import Looking, Visitor
 from steward.butler.pages.filters import View
 from steward.butler.pages.overview import Bar, Compared, Sight
 from steward.butler.pages.serving import page_of, pages_router, show
-from steward.butler.views import Dimension, Span
+from steward.butler.views import Dimension, Measure, Span
 
 router = pages_router()
 
 _DIMENSIONS: Final[Mapping[str, Dimension]] = {"model": "model", "provider": "provider", "key": "api_key_id"}
+_MEASURES: Final[Mapping[str, Measure]] = {"cost": "cost", "tokens": "tokens", "errors": "errors"}
 _TITLES: Final = {
     "cost": "Cost over time",
     "calls": "Calls over time",
@@ -107,7 +108,7 @@ def _sight(visitor: Visitor, org_id: UUID, view: View, span: Span) -> Sight:
     passed = (min(span.until, visitor.now) - span.since) / (span.until - span.since)
     both = Compared(stores.overview.totals(org_id, span), stores.overview.totals(org_id, span.before()), passed)
     names = {str(key_id): name for key_id, name in stores.keys.names(org_id).items()}
-    points = stores.overview.series(org_id, span, _DIMENSIONS.get(view.by, "model"))
+    points = stores.overview.series(org_id, span, _DIMENSIONS.get(view.by, "model"), _first(view))
     return Sight(view, span, both, points, stores.overview.latency(org_id, span), names)
 
 
@@ -117,7 +118,7 @@ def _groups(visitor: Visitor, sight: Sight) -> tuple[tuple[Group, Group], tuple[
     figure = {"latency": "calls", "errors": "failed calls"}.get(view.measure, view.measure)
     found = []
     for name, title in (("model", "Model"), ("key", "API key"), ("provider", "Provider")):
-        rows = visitor.services.overview.breakdown(org_id, sight.span, _DIMENSIONS[name])
+        rows = visitor.services.overview.breakdown(org_id, sight.span, _DIMENSIONS[name], first=_first(view))
         stacked = view.by == name and view.measure != "latency"
         found.append(
             Group(
@@ -142,7 +143,7 @@ def _tags(visitor: Visitor, sight: Sight, figure: str) -> Group:
         nothing = "No tag is switched on"
         return Group("tag", "Tag", (), "metadata", nothing, hint, href="/metadata", link="Metadata keys")
     chosen = _chosen(active, view)
-    rows = visitor.services.overview.tag_breakdown(org_id, sight.span, chosen.name)
+    rows = visitor.services.overview.tag_breakdown(org_id, sight.span, chosen.name, first=_first(view))
     return Group(
         name="tag",
         title=f"{chosen.label or chosen.name}, by {figure}",
@@ -152,6 +153,11 @@ def _tags(visitor: Visitor, sight: Sight, figure: str) -> Group:
         hint="Calls of this time came without it.",
         choices=tuple(_choice(each, view, chosen) for each in active[:4]) if len(active) > 1 else (),
     )
+
+
+def _first(view: View) -> Measure:
+    """What the largest groups are looked for by; latency has no sum, calls stand for it."""
+    return _MEASURES.get(view.measure, "calls")
 
 
 def _chosen(active: Sequence[MetadataKey], view: View) -> MetadataKey:

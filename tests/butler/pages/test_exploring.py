@@ -149,3 +149,13 @@ def test_a_hostile_address_shows_a_page(house: House) -> None:
     visit.sign_in(house.acme.owner.email)
     for query in ("model=%00", "tag.x=" + "a" * 3000, "range=-1", "open=1"):
         assert "Left out of the address" in visit.words(f"/requests?{query}")
+
+
+def test_a_menu_of_many_keys_is_cut_and_says_so(empty_house: House) -> None:
+    """The page comes anew every five seconds."""
+    keys, owner = empty_house.bench.services.keys, empty_house.acme.owner
+    for number in range(exploring.MENU + 3):
+        keys.create(owner, f"key-{number:04}", None)
+    page = empty_house.visit().text("/requests")
+    assert page.count("?key=") == exploring.MENU
+    assert "And 3 more" in page

@@ -15,7 +15,7 @@ def test_a_line_is_stripped_and_may_be_missing() -> None:
     assert form.needed("name") == "checkout"
 
 
-@pytest.mark.parametrize("said", ["a\x00b", "a\nb", "a\u2028b", "\ud800", "x" * 11])
+@pytest.mark.parametrize("said", ["a\x00b", "a\nb", "a\u2028b", "\ud800", "a\u202eb", "a\u200bb", "x" * 11])
 def test_what_is_no_line_is_refused_without_being_repeated(said: str) -> None:
     with pytest.raises(NotAcceptable) as refused:
         Form({"name": said}).line("name", 10)

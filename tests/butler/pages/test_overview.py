@@ -13,6 +13,7 @@ from steward.butler.pages import filters, numbers, overview
 from steward.butler.pages.filters import Span as Chosen
 from steward.butler.pages.filters import View
 from steward.butler.pages.overview import Compared, Sight
+from steward.butler.store_overview import REST
 from steward.butler.views import ErrorCount, GroupSums, LatencyPoint, Point, Quantiles, Span, Sums, Totals
 
 NOW = datetime(2026, 3, 1, 12, 34, 56, tzinfo=UTC)
@@ -66,6 +67,23 @@ def test_the_period_before_is_compared_by_rate() -> None:
     assert errors.value.text == f"5.0{numbers.NBSP}%" and errors.change == numbers.Change("no change", "same")
 
 
+def test_of_next_to_nothing_before_there_is_no_percentage() -> None:
+    """A few calls the day before made every figure of the first real day `>999 %`."""
+    before = Totals(_sums(4, "0.01", 1, input_tokens=3), Quantiles(1, 2, 3), Quantiles())
+    now = Totals(_sums(101, "10", 5, input_tokens=900), Quantiles(100, 900, 2000), Quantiles())
+    cost, calls, tokens, delay, errors = overview.cards(_sight(now=now, before=before))
+    assert [each.change for each in (cost, calls, tokens)] == [numbers.Change("new", "new")] * 3
+    assert delay.change is None and errors.change is None
+    enough = Totals(_sums(8, "0.2", 1), Quantiles(1, 2, 3), Quantiles())
+    assert overview.cards(_sight(now=now, before=enough))[1].change == numbers.Change(f">999{numbers.NBSP}%", "up")
+
+
+def test_what_failed_alone_cost_an_unknown_amount() -> None:
+    failed = Sums(calls=3, errors=3)
+    assert not overview.shown(failed, "cost").known and not overview.shown(failed, "tokens").known
+    assert overview.shown(Sums(calls=3, errors=2, unpriced=0), "cost").text == "$0"
+
+
 def test_figures_of_nothing_are_nothing_and_of_the_unknown_unknown() -> None:
     nothing = Totals(Sums(), Quantiles(), Quantiles())
     values = [each.value.text for each in overview.cards(_sight(now=nothing, before=nothing))]
@@ -89,6 +107,12 @@ def test_the_largest_seven_are_stacked_and_the_rest_is_one() -> None:
     assert drawn.table.columns[-1] == overview.OTHER
     assert drawn.table.rows[-1][1][0].text == "$20.00" and drawn.table.rows[0][0] == SPAN.since + 4 * HOUR
     assert len(drawn.tips) == len(drawn.links) == 5
+
+
+def test_the_stores_own_rest_is_everything_else_however_large() -> None:
+    points = [_point(0, REST, calls=1, cost=Decimal(90)), _point(0, "m", calls=1, cost=Decimal(1))]
+    drawn = overview.composition(_sight(points))
+    assert [each.name for each in drawn.chart.shapes] == ["m", overview.OTHER]
 
 
 def test_a_step_leads_to_its_calls() -> None:
