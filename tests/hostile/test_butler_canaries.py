@@ -89,7 +89,7 @@ class Scene:
             in_butler = dumped(engine, "butler")
         with database_of(self.steward.environ) as engine:
             in_steward = dumped(engine, "public")
-        assert in_butler["requests_default"] or len(in_butler) > 20
+        assert TAG in repr(in_butler), "the rows are among what is looked at"
         return {
             "asked of Butler": bytes(self.wire.asked),
             "answered by Butler": bytes(self.wire.answered),
