@@ -28,7 +28,7 @@ from tests.servers.waiting import eventually
 
 RECORDINGS = every_recording()
 ABSENT = pytest.mark.skipif(not RECORDINGS, reason="no recordings: ../shared/corpus is absent")
-TAG, ALIAS = "a caller's own tag", "a caller's own alias"
+TAG, ALIAS = "own words of a caller", "own name of a credential"
 OWN: Fields = [(b"X-Majordomo-Feature", TAG.encode()), (b"X-Majordomo-Provider-Alias", ALIAS.encode())]
 TEAPOT = 418
 
