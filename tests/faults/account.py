@@ -123,7 +123,7 @@ def settle(
         return not (account.lost or account.unseen or account.pending or account.unexcused)
 
     try:
-        eventually(_now_and_then(settled), within_s)
+        eventually(now_and_then(settled), within_s)
     except AssertionError:
         account.assert_clean()
         raise
@@ -275,7 +275,7 @@ def assert_nothing_leaked(installation: Installation) -> None:
         assert not [word for word in words if word in octets], f"in clear: {path.relative_to(installation.spool)}"
 
 
-def _now_and_then(condition: Callable[[], bool]) -> Callable[[], bool]:
+def now_and_then(condition: Callable[[], bool]) -> Callable[[], bool]:
     """Asks half of the time at most, so that the question does not hold up what it asks about."""
     not_before = 0.0
 

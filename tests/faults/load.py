@@ -35,6 +35,8 @@ class Call:
     """The last byte came."""
     code: str = ""
     """Of our own error."""
+    took_s: float = 0.0
+    """From its first byte to the last that came."""
 
     @property
     def served(self) -> bool:
@@ -151,7 +153,9 @@ class Load:
                     continue
                 call = Call(next(self._numbers), next(self._kinds), key)
                 self.calls.append(call)
+                began = asyncio.get_running_loop().time()
                 await caller.run(call, self._keys[key])
+                call.took_s = asyncio.get_running_loop().time() - began
                 self._note(call)
         finally:
             caller.drop()
