@@ -1,6 +1,7 @@
 """The fields of a form: every one a line of bounded text, or a secret that is never shown again.
 
-Refuses control characters, those that are not seen or turn the reading order, and what is too long; a fault names the field and never its value. Pure.
+Refuses control characters, those that are not seen or turn the reading order, and what is too long; a fault names the
+field and never its value. Pure.
 """
 
 from __future__ import annotations
