@@ -131,7 +131,7 @@ def test_a_butler_that_was_not_heard_for_an_hour_is_told_to_operators(services: 
     made = services()
     now = datetime.now(UTC)
     lately = Registration(
-        uuid4(), uuid4(), "Acme", uuid4(), "https://butler.example", now - timedelta(days=2), None, now
+        uuid4(), uuid4(), "Acme", uuid4(), "https://butler.example", now - timedelta(days=2), heard_at=now
     )
     long_ago = replace(lately, org_id=uuid4(), heard_at=now - timedelta(hours=1), fault="butler_denied")
     made.health.butlers = (lately, long_ago)

@@ -386,5 +386,8 @@ def test_no_document_makes_it_raise_or_leave_a_domain(value: object, at: int, st
 
 @given(st.integers(0, len(CHUNKS)), st.integers(0, len(CHUNKS)))
 def test_any_slice_of_a_stream_is_metered(start: int, stop: int) -> None:
-    metered = meter(exchange(CHAT, CHUNKS[start:stop], outcome=Outcome.UPSTREAM_FAILED))
-    assert metered.source in (UsageSource.NONE, UsageSource.PARTIAL)
+    cut = CHUNKS[start:stop]
+    metered = meter(exchange(CHAT, cut, outcome=Outcome.UPSTREAM_FAILED))
+    # Cut just so, one event's data is a whole document that says its usage itself.
+    whole = cut.strip().startswith(b"{") and cut.strip().endswith(b"}")
+    assert metered.source in (UsageSource.NONE, UsageSource.PARTIAL, *([UsageSource.PROVIDER] if whole else []))
