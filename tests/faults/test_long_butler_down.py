@@ -89,10 +89,10 @@ def traffic(scene: Scene, seconds: float, look: Callable[[], object] = lambda: N
         return time.monotonic() >= began + seconds
 
     eventually(over, seconds + 60)
+    eventually(lambda: load.served > seconds * RATE / 2, 60)  # a machine that stood still meanwhile proves nothing
     load.stop()
     assert [call for call in load.calls if not call.served] == []
     assert load.altered == []
-    assert len(load.calls) > seconds * RATE / 2, "a load that was not there proves nothing"
     return load
 
 
