@@ -130,14 +130,16 @@ def test_the_story_once(demo: Callable[..., Running], tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+ in, \d+ out", row["tokens"])
     assert row["cost"].startswith("$0.0")
     assert (row["outcome"], row["body_state"], row["status"]) == ("complete", "stored", "200")
-    (body,) = (tmp_path / ".demo" / "bodies").rglob("*.json.gz")
+    (body,) = (tmp_path / ".demo" / "bodies").rglob(f"{row['id']}.json.gz")
     assert str(body.relative_to(tmp_path)) in said
     document = json.loads(gzip.decompress(body.read_bytes()))
     assert SENTENCE in document["response"]["body"]["choices"][0]["message"]["content"]
     assert SENTENCE in said
     assert "Traceback" not in said
     assert max(len(line) for line in said.splitlines() if "curl" not in line) < 120
-    assert len(said.splitlines()) < 80
+    assert len(said.splitlines()) < 95
+    assert re.search(r"The dashboard:\n  http://127\.0\.0\.1:\d+\n  e-mail +\S+@\S+\n  password +\S{12,}\n", said)
+    assert re.search(r"takes this token:\n  http://localhost:\d+\n  mdm_vt_\S+\n", said)
     running.nothing_is_left()
 
 

@@ -20,8 +20,7 @@ PROTOCOLS = [
     for kind in vars(ports).values()
     if inspect.isclass(kind)
     and kind.__module__ == ports.__name__
-    and Protocol in kind.__mro__[1:]
-    and kind.__bases__ == (Protocol,)
+    and kind.__bases__[-1] is Protocol
 ]
 
 
