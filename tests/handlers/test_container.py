@@ -590,9 +590,9 @@ def test_a_signal_before_it_serves_ends_it_without_a_word_too_many(
             served.process.terminate()
             assert served.process.wait(WITHIN_S) in (0, -signal.SIGTERM)
         assert b"Traceback" not in log.read_bytes()
-        assert not [each for each in psutil.process_iter(["environ"]) if _is_of(each, environ["POSTGRES_DB"])]
+        assert not [each for each in psutil.process_iter(["environ"]) if _is_of(each, environ["SPOOL_DIR"])]
 
 
-def _is_of(process: Any, database: str) -> bool:
+def _is_of(process: Any, spool: str) -> bool:
     environ = process.info["environ"] or {}
-    return environ.get("POSTGRES_DB") == database and process.pid != os.getpid()
+    return environ.get("SPOOL_DIR") == spool and process.pid != os.getpid()
