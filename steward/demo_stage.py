@@ -337,9 +337,15 @@ def _standin() -> Iterator[str]:
     config = uvicorn.Config(Standin(), interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listener:
-        thread = threading.Thread(
-            target=lambda: asyncio.run(server.serve(sockets=[listener])), name="stand-in", daemon=True
-        )
+
+        def serve() -> None:
+            try:
+                asyncio.run(server.serve(sockets=[listener]))
+            except OSError:
+                if not server.should_exit:  # else the demo ended before it began to listen
+                    raise
+
+        thread = threading.Thread(target=serve, name="stand-in", daemon=True)
         thread.start()
         try:
             yield f"http://{HOST}:{listener.getsockname()[1]}"

@@ -18,9 +18,7 @@ ROOT = Path(__file__).parents[1]
 PROTOCOLS = [
     kind
     for kind in vars(ports).values()
-    if inspect.isclass(kind)
-    and kind.__module__ == ports.__name__
-    and kind.__bases__[-1] is Protocol
+    if inspect.isclass(kind) and kind.__module__ == ports.__name__ and kind.__bases__[-1] is Protocol
 ]
 
 
