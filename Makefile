@@ -9,7 +9,7 @@ PYTHON ?= $(shell for name in /usr/bin/python3 python3.13 python3.12 python3.11 
 	done)
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
 LOCKED = infra/requirements
-VENVS = runtime test lint demo
+VENVS = runtime test lint demo deploy checkov
 ARGS ?=
 ONCE ?=
 
