@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from steward import values, view_values
+from steward import queue_values, values, view_values
 from steward.body_store_allow import allow_list
 from steward.body_store_allow import shown as shown_allow_list
 
@@ -76,6 +76,15 @@ TABLE: tuple[Setting, ...] = (
         None,
         "PEM file",
         "Whose word is taken for the database's certificate. Not set: the system's authorities.",
+    ),
+    Setting(
+        "POSTGRES_IAM_AUTH",
+        values.switch,
+        "off",
+        "on or off",
+        "On AWS: signs in with a token of the host's own role, made anew for each connection, in place of "
+        "POSTGRES_PASSWORD (RDS, RDS Proxy).",
+        show=values.shown_switch,
     ),
     Setting(
         "POSTGRES_MAX_CONNS",
@@ -264,11 +273,23 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "AFTER_RESPONSE",
-        values.choice("inline", "spool"),
+        values.choice("inline", "spool", "sqs", "pubsub"),
         "spool",
-        "inline or spool",
+        "inline, spool, sqs or pubsub",
         "How calls are settled: `spool`, by a process of its own from SPOOL_DIR, whatever dies meanwhile; `inline`, in "
-        "the serving process, from its memory.",
+        "the serving process, from its memory; `sqs` and `pubsub`, by whoever reads the queue. On Lambda, Cloud Run "
+        "and Cloud Functions: inline unless it says otherwise.",
+    ),
+    Setting(
+        "AFTER_RESPONSE_WAIT",
+        values.switch,
+        None,
+        "on or off",
+        "With `inline` on a host that runs by the call: whether the piece that ends a response waits until its call is "
+        "settled. Not set: on where the processor is taken away with the last byte (Cloud Run, Cloud Functions, Lambda "
+        "without extensions), else off.",
+        optional=True,
+        show=values.shown_switch,
     ),
     Setting(
         "AFTER_RESPONSE_BUDGET",
@@ -276,7 +297,94 @@ TABLE: tuple[Setting, ...] = (
         "2s",
         "duration",
         "With `inline`: the longest a caller waits, before the last piece of his answer, for his call to be noted in "
-        "the database.",
+        "the database; on a host that runs by the call also how long settling and exporting it may take.",
+    ),
+    Setting(
+        "SQS_QUEUE_URL",
+        queue_values.sqs_queue,
+        None,
+        "URL",
+        "With `sqs`: the queue. The host's own role sends to it and reads it.",
+        optional=True,
+        show=queue_values.shown_sqs_queue,
+    ),
+    Setting(
+        "PUBSUB_TOPIC",
+        queue_values.topic,
+        None,
+        "projects/PROJECT/topics/NAME",
+        "With `pubsub`: the topic. The host's own service account publishes to it.",
+        optional=True,
+    ),
+    Setting(
+        "PUBSUB_SUBSCRIPTION",
+        queue_values.subscription,
+        None,
+        "projects/PROJECT/subscriptions/NAME",
+        "The topic's subscription, for who pulls: `steward settle`, `steward queue`. A push needs none.",
+        optional=True,
+    ),
+    Setting(
+        "PUBSUB_DEAD_LETTER_SUBSCRIPTION",
+        queue_values.subscription,
+        None,
+        "projects/PROJECT/subscriptions/NAME",
+        "That of the dead-letter topic, for `steward queue redrive`.",
+        optional=True,
+    ),
+    Setting(
+        "PUBSUB_EMULATOR_HOST",
+        queue_values.emulator,
+        None,
+        "host:port",
+        "A stand-in for Pub/Sub, spoken to without TLS and without credentials.",
+        optional=True,
+    ),
+    Setting(
+        "QUEUE_MESSAGE_MAX_BYTES",
+        values.size(16 << 10, 10 << 20),
+        "192KiB",
+        "size",
+        "A call that is larger when sealed goes to the bucket, and its message carries its hash. SQS takes 1 MiB.",
+    ),
+    Setting(
+        "TASKS_SERVICE_ACCOUNT",
+        queue_values.service_account,
+        None,
+        "e-mail address",
+        "On Google's hosts: the account whose signed calls settle pushed messages and run what is due. Not set: "
+        "nobody's do.",
+        optional=True,
+    ),
+    Setting(
+        "TASKS_AUDIENCE",
+        queue_values.audience,
+        None,
+        "URL",
+        "What those calls' tokens must be made out to; goes with TASKS_SERVICE_ACCOUNT.",
+        optional=True,
+    ),
+    Setting(
+        "TASKS_ISSUER",
+        queue_values.audience,
+        "https://accounts.google.com",
+        "URL",
+        "Who must have signed them.",
+    ),
+    Setting(
+        "TASKS_KEYS_URL",
+        queue_values.audience,
+        "https://www.googleapis.com/oauth2/v3/certs",
+        "URL",
+        "Where the signers' keys are fetched, and kept an hour.",
+    ),
+    Setting(
+        "ALB_STREAMING",
+        values.choice("buffered", "refused"),
+        "buffered",
+        "buffered or refused",
+        "What a load balancer before Lambda makes of a streamed answer: the whole of it at the end, or a 400 that says "
+        "so before the provider is asked.",
     ),
     Setting(
         "SPOOL_DIR",

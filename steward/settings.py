@@ -22,6 +22,7 @@ from steward.body_store_url import StoreOptions, destination
 from steward.destination import Allowed, Destination, GcsDestination, S3Destination
 from steward.errors import SettingError
 from steward.exchange import Origin
+from steward.queue_values import SqsQueue
 from steward.setting_table import TABLE, Setting
 from steward.words import Secret
 
@@ -42,6 +43,7 @@ _PREFIXES = ("STEWARD_", "MAJORDOMO_")
 _BUTLERS = "BUTLER_POSTGRES_"
 """Begins names of our own Butler's, which may stand in one environment with ours; `butler/settings.py` reads them."""
 _NEAR = 0.84
+_SQS_MOST = 768 << 10
 
 Source = Literal["default", "env", ".env", "file"]
 SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
@@ -69,6 +71,7 @@ class Settings:
     postgres_db: str
     postgres_sslmode: SslMode
     postgres_sslrootcert: Path | None
+    postgres_iam_auth: bool
     postgres_max_conns: int
     host: str
     port: int
@@ -100,8 +103,21 @@ class Settings:
     managed_butler_url: str | None
     managed_poll_interval_s: float
     steward_admin_token: Secret[str] | None
-    after_response: Literal["inline", "spool"]
+    after_response: Literal["inline", "spool", "sqs", "pubsub"]
+    after_response_wait: bool | None
+    """None: as the host has it."""
     after_response_budget_s: float
+    sqs_queue_url: SqsQueue | None
+    pubsub_topic: str | None
+    pubsub_subscription: str | None
+    pubsub_dead_letter_subscription: str | None
+    pubsub_emulator_host: str | None
+    queue_message_max_bytes: int
+    tasks_service_account: str | None
+    tasks_audience: str | None
+    tasks_issuer: str
+    tasks_keys_url: str
+    alb_streaming: Literal["buffered", "refused"]
     spool_dir: Path
     spool_max_bytes: int
     spool_full: Literal["shed-bodies", "reject"]
@@ -177,6 +193,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Sett
                 f"{provider.upper()}_BASE_URL: names this Steward's own address; calls would go in circles"
             )
     _check_managed(parsed)
+    _check_queues(parsed)
     body_store, store_warnings = _body_store(parsed)
     return Settings(
         **{field_name(setting): parsed[setting.name] for setting in TABLE if field_name(setting) in _FIELDS},
@@ -355,6 +372,21 @@ def _check_managed(parsed: Mapping[str, Any]) -> None:
             raise SettingError(f"{name}: not set; MANAGED_ENABLED needs it")
     if parsed["BODY_STORE_URL"]:
         raise SettingError("BODY_STORE_URL: refused with MANAGED_ENABLED; each organisation brings its own store")
+
+
+def _check_queues(parsed: Mapping[str, Any]) -> None:
+    """A queue that calls go to must be named; so must all that a signed call is known by."""
+    for way, name in (("sqs", "SQS_QUEUE_URL"), ("pubsub", "PUBSUB_TOPIC")):
+        if parsed["AFTER_RESPONSE"] == way and parsed[name] is None:
+            raise SettingError(f"{name}: not set; AFTER_RESPONSE={way} needs it")
+    if parsed["SQS_QUEUE_URL"] is not None and parsed["QUEUE_MESSAGE_MAX_BYTES"] > _SQS_MOST:
+        raise SettingError("QUEUE_MESSAGE_MAX_BYTES: more than SQS takes, which is 1 MiB less a third for its text")
+    pair = ("TASKS_SERVICE_ACCOUNT", "TASKS_AUDIENCE")
+    missing = [name for name in pair if parsed[name] is None]
+    if len(missing) == 1:
+        raise SettingError(f"{missing[0]}: not set; {' and '.join(pair)} go together")
+    if parsed["POSTGRES_IAM_AUTH"] and parsed["POSTGRES_PASSWORD"] is not None:
+        raise SettingError("POSTGRES_PASSWORD: set, but POSTGRES_IAM_AUTH signs in without one; remove one of them")
 
 
 def _is_ourselves(origin: Origin, parsed: Mapping[str, Any]) -> bool:

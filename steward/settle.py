@@ -215,6 +215,34 @@ class Settler:
         self.metrics.written(records, len(refused))
         return refused
 
+    def record_apart(self, records: Sequence[Record]) -> None:
+        """The same; but a row that the ledger breaks on, while it takes others, is set aside alone, and said.
+
+        Raises LedgerUnavailable, SchemaTooOld: then none may be in.
+        """
+        if not records:
+            return
+        try:
+            self.record(records)
+        except LedgerFault:
+            raise
+        except Exception as exc:  # no adapter promises it: one row may be poison to all
+            fault = exc
+        else:
+            return
+        broken: list[tuple[Record, Exception]] = []
+        for each in records:
+            try:
+                self.record([each])
+            except LedgerFault:
+                raise
+            except Exception as exc:
+                broken.append((each, exc))
+        if len(broken) == len(records):
+            raise fault
+        for each, reason in broken:
+            log.error("row_poisoned", reason, id=each.id)
+
 
 def _take_result(settling: Settling, result: PutResult, place: Place | None) -> None:
     ref = result.ref

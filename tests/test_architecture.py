@@ -26,7 +26,7 @@ TESTS = sorted(file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py")
 SANS_IO = (
     *("exchange", "detect", "meter", "price", "pricebook", "pricelist", "pricemoves", "pricenames", "rates"),
     *("domains", "egress", "ingress"),
-    *("body_reading", "conversation", "streamed_answer", "view_values"),
+    *("body_reading", "conversation", "streamed_answer", "view_values", "queue_values"),
     *("body_object", "codec", "destination", "errors", "ports", "rewrite", "log_fields", "words"),
 )
 SANS_IO_PACKAGES = ("wire", "providers")

@@ -539,7 +539,7 @@ class _SettleThread:
         while self._rows and time.monotonic() >= self._rows_again_at:
             batch = list(islice(self._rows.values(), self._limits.batch))
             try:
-                self._record(batch)
+                self._settler.record_apart(batch)
             except Exception as exc:
                 self._rows_attempts += 1
                 self._rows_again_at = time.monotonic() + _backoff(self._limits, self._rows_attempts)
@@ -548,29 +548,6 @@ class _SettleThread:
             self._rows_attempts = 0
             for record in batch:
                 del self._rows[record.id]
-
-    def _record(self, batch: list[Record]) -> None:
-        """Raises what the ledger raises; but a row that it breaks on, while it takes others, is set aside alone."""
-        try:
-            self._settler.record(batch)
-        except LedgerFault:
-            raise
-        except Exception as exc:  # no adapter promises it: one row may be poison to all
-            fault = exc
-        else:
-            return
-        broken: list[tuple[Record, Exception]] = []
-        for record in batch:
-            try:
-                self._settler.record([record])
-            except LedgerFault:
-                raise
-            except Exception as exc:
-                broken.append((record, exc))
-        if len(broken) == len(batch):
-            raise fault
-        for record, reason in broken:
-            log.error("row_poisoned", reason, id=record.id)
 
     def _keep_bounds(self) -> None:
         given_up = self._given_up - self._said_given_up

@@ -19,7 +19,9 @@ from steward.setting_table import Setting
 from steward.settings import LogLevel, Shown, SslMode
 from steward.words import Secret
 
-_POSTGRES: Final = tuple(each for each in STEWARD_TABLE if each.name.startswith("POSTGRES_"))
+_POSTGRES: Final = tuple(
+    each for each in STEWARD_TABLE if each.name.startswith("POSTGRES_") and each.name != "POSTGRES_IAM_AUTH"
+)
 
 
 def _fallback(setting: Setting) -> Setting:

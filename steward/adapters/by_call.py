@@ -1,0 +1,200 @@
+"""Settles when the host gives time for it: for hosts that freeze or throttle a process between its calls.
+
+Nothing of it runs by itself but the writing of an intent while the provider works. After the response (Lambda) or
+before the piece that ends it (Cloud Run, where the processor is taken away at the end) the host calls `turn`: what
+waits is settled in one batch and then exported. A turn ends in time whatever hangs: a row is written without its body
+when the store keeps it waiting, and what neither database nor store took is kept, in bounds, for the next turn. It
+promises no more than this memory can; what must survive it takes a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from uuid import UUID
+
+from steward import log
+from steward.exchange import BodyState, Exchange, Intent, Record
+from steward.ports import Ledger
+from steward.settle import Settler, Settling, give_up
+
+_OF_THE_TURN = 0.6
+"""The share of a turn that a store may take before rows are written without it: they must be exported, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByCallLimits:
+    """Times in seconds."""
+
+    budget_s: float = 2.0
+    """The longest a turn takes, and a caller waits for his intent or, where he waits for it, for a turn."""
+    held: int = 256
+    """Calls that are kept for a later turn when the database or a store is away."""
+    held_bytes: int = 32 << 20
+    """Of their bodies in memory."""
+    body_retry_s: float = 600.0
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A call whose row, or whose body, is still to come."""
+
+    settling: Settling
+    since: float
+    written: bool = False
+    """Its row is in, and says `pending`."""
+
+
+class ByCall:
+    """AfterResponse by turns that the host gives. `export` sends what is due to Butler, until a monotonic moment."""
+
+    def __init__(
+        self,
+        settler: Settler,
+        ledger: Ledger,
+        export: Callable[[float], None],
+        limits: ByCallLimits = ByCallLimits(),
+        caller_waits: bool = False,
+    ) -> None:
+        """`caller_waits`: the piece that ends a response waits for the turn that settles its call."""
+        self._settler = settler
+        self._ledger = ledger
+        self._export = export
+        self._limits = limits
+        self._caller_waits = caller_waits
+        self._lock = threading.Lock()
+        self._new: list[Exchange] = []
+        self._kept: list[_Kept] = []
+        self._storing: Future[None] | None = None
+        self._intents: dict[UUID, asyncio.Future[None]] = {}
+        self._writer = ThreadPoolExecutor(1, "steward-intents")
+        self._worker = ThreadPoolExecutor(1, "steward-turns")
+        self._store = ThreadPoolExecutor(1, "steward-bodies")
+
+    def intend(self, intent: Intent) -> Awaitable[None] | None:
+        """See ports.AfterResponse. The row is written while the provider works; nobody waits for it yet."""
+        loop = asyncio.get_running_loop()
+        self._intents[intent.id] = loop.run_in_executor(self._writer, self._write_intent, intent)
+        return None
+
+    def submit(self, exchange: Exchange) -> Awaitable[None] | None:
+        """See ports.AfterResponse."""
+        with self._lock:
+            self._new.append(exchange)
+        written = self._intents.pop(exchange.id, None)
+        waits: list[asyncio.Future[None]] = [] if written is None or written.done() else [written]
+        if self._caller_waits:
+            until = time.monotonic() + self._limits.budget_s
+            waits.append(asyncio.get_running_loop().run_in_executor(self._worker, self._turn, until))
+        return self._within_budget(waits) if waits else None
+
+    async def _within_budget(self, waits: Sequence[asyncio.Future[None]]) -> None:
+        await asyncio.wait(waits, timeout=self._limits.budget_s)
+
+    def waiting(self) -> int:
+        """Calls whose row or body is still to come."""
+        with self._lock:
+            return len(self._new) + len(self._kept)
+
+    def turn(self, until: float | None = None) -> None:
+        """Settles and exports what waits; returns at `until` (monotonic; without it after the budget) at the latest.
+
+        What hangs beyond it goes on when the process does, and the next turn waits behind it. Raises nothing.
+        """
+        until = time.monotonic() + self._limits.budget_s if until is None else until
+        under_way = self._worker.submit(self._turn, until)
+        wait((under_way,), max(0.0, until - time.monotonic()))
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """One last turn; what is left then is counted as lost."""
+        await asyncio.to_thread(self.turn, time.monotonic() + grace_s)
+        for executor in (self._writer, self._worker, self._store):
+            executor.shutdown(wait=False, cancel_futures=True)
+        if left := self.waiting():
+            log.say("rows_lost", logging.ERROR, count=left)
+
+    def _write_intent(self, intent: Intent) -> None:
+        try:
+            self._ledger.record([self._settler.intent(intent)])
+        except Exception as exc:  # the call is served all the same (DESIGN 6)
+            log.error("intents_lost", exc, count=1)
+
+    def _turn(self, until: float) -> None:
+        try:
+            began = time.monotonic()
+            self._settle(began + (until - began) * _OF_THE_TURN)
+        except Exception as exc:  # a turn that fails must not end those after it
+            log.error("settle_failed", exc)
+        try:
+            self._export(until)
+        except Exception as exc:
+            log.error("export_failed", exc)
+
+    def _settle(self, until: float) -> None:
+        with self._lock:
+            new, self._new = self._new, []
+        now = time.monotonic()
+        fresh = [_Kept(each, now) for each in self._settler.metered(new)]
+        with self._lock:
+            self._kept += fresh
+            kept = list(self._kept)
+        self._put([each.settling for each in kept if each.settling.record.body_state is BodyState.PENDING], until)
+        self._write(kept, time.monotonic())
+        self._keep_bounds()
+
+    def _put(self, settling: Sequence[Settling], until: float) -> None:
+        """Bodies to their stores; goes on without them at `until`. One batch at a time: a store that hangs has one."""
+        if self._storing is None and settling:
+            self._storing = self._store.submit(self._settler.store, settling)
+        if self._storing is None:
+            return
+        wait((self._storing,), max(0.0, until - time.monotonic()))
+        if self._storing.done():
+            if (fault := self._storing.exception()) is not None:
+                log.error("store_failed", fault, count=len(settling))
+            self._storing = None
+
+    def _write(self, kept: Sequence[_Kept], now: float) -> None:
+        """The rows that are not in as they stand. Raises LedgerFault: then all wait."""
+        rows: list[tuple[_Kept, Record]] = []
+        for each in kept:
+            record = each.settling.record  # once: the store's thread may set another
+            if record.body_state is not BodyState.PENDING or not each.written:
+                rows.append((each, record))
+            elif now - each.since > self._limits.body_retry_s and self._storing is None:
+                rows.append((each, give_up(each.settling, BodyState.FAILED)))
+        self._settler.record_apart([record for _, record in rows])
+        ended = {id(each) for each, record in rows if record.body_state is not BodyState.PENDING}
+        for each, _ in rows:
+            each.written = True
+            if id(each) in ended:
+                each.settling.close()
+            else:
+                each.settling.keep_object_alone()
+        with self._lock:
+            self._kept = [each for each in self._kept if id(each) not in ended]
+
+    def _keep_bounds(self) -> None:
+        """Memory is all that this has: beyond its bounds the oldest goes first, and is said."""
+        limits = self._limits
+        with self._lock:
+            excess, self._kept = self._kept[: -limits.held], self._kept[-limits.held :]
+            kept = list(self._kept)
+        if excess:
+            log.say("rows_lost", logging.ERROR, count=len(excess))
+        if self._storing is not None:  # what the store has in hand is being read
+            return
+        for each in excess:
+            each.settling.close()
+        held = sum(each.settling.held_bytes for each in kept)
+        for each in kept:
+            if held <= limits.held_bytes:
+                break
+            held -= each.settling.held_bytes
+            log.say("body_lost", logging.ERROR, id=each.settling.record.id, body_state=BodyState.SHED)
+            give_up(each.settling, BodyState.SHED)  # its row follows in the next turn
