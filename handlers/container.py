@@ -31,7 +31,7 @@ from steward.metric_files import Board
 from steward.proxy import Application
 from steward.settings import Settings
 from steward.version import VERSION
-from steward.wiring import Services, build, check
+from steward.wiring.relay import Services, build, check
 
 BACKLOG = 2048
 _FIRST_MOMENT_S = 2.0

@@ -21,7 +21,8 @@ from steward.errors import LedgerFault
 from steward.metric_files import Board
 from steward.settings import Settings
 from steward.settling import Rounds
-from steward.wiring import MAINTENANCE_RETRY_S, MAINTENANCE_S, SettlerServices, build_settler
+from steward.wiring.settler import SettlerServices, build_settler
+from steward.wiring.watching import MAINTENANCE_RETRY_S, MAINTENANCE_S
 
 DRAIN_S = 10.0
 """How long after the signal to end it goes on with what is there."""

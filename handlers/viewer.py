@@ -21,7 +21,7 @@ from steward.errors import SettingError
 from steward.listener import ListenerLimits, listener
 from steward.proxy import Application
 from steward.settings import Settings
-from steward.wiring import ViewerServices, build_viewer
+from steward.wiring.viewer import ViewerServices, build_viewer
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_S = 2

@@ -21,7 +21,8 @@ What may be said         egress.py (everything that may leave), domains.py (by v
                          may say), log.py and log_fields.py,
                          metrics.py (metric_names.py metric_files.py counted_calls.py).
 Settings and secrets     settings.py (setting_table.py values.py body_store_url.py), seal.py.
-Putting it together      wiring.py, app.py, cli.py (spool_command.py reconcile_command.py
+Putting it together      wiring/ (relay.py settler.py viewer.py commands.py: what each of them runs on, and the
+                         pieces these are made of), app.py, cli.py (spool_command.py reconcile_command.py
                          egress_command.py egress_log_command.py export_command.py
                          registration_command.py), version.py; api/ are our own routes. handlers/ beside
                          this package: container.py, supervisor.py, settler.py.

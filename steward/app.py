@@ -18,7 +18,7 @@ from steward.ports import Registration
 from steward.proxy import Application, Proxy, Receive, Scope, Send
 from steward.registering import UNHEARD_S, unheard_s
 from steward.version import VERSION
-from steward.wiring import Services
+from steward.wiring.relay import Services
 
 
 def create_app(services: Services) -> Application:

@@ -512,7 +512,7 @@ def _since(text: str) -> datetime:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import serve
-    from steward.wiring import CONNS_A_RELAY, CONNS_FOR_TURNS, viewer_conns
+    from steward.wiring.database import CONNS_A_RELAY, CONNS_FOR_TURNS, viewer_conns
 
     if arguments.workers is not None:
         settings = dataclasses.replace(settings, workers=arguments.workers)
@@ -568,7 +568,7 @@ def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:
 def _register(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.registering import register
     from steward.registration_command import given_token, told
-    from steward.wiring import open_register
+    from steward.wiring.commands import open_register
 
     token = given_token(arguments.token, settings, sys.stdin)
     with ExitStack() as undo:
@@ -580,7 +580,7 @@ def _register(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _orgs(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.registration_command import listed
-    from steward.wiring import open_orgs
+    from steward.wiring.commands import open_orgs
 
     with ExitStack() as undo:
         directory, waiting = open_orgs(settings, undo)
@@ -591,7 +591,7 @@ def _orgs(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _deregister(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.registration_command import told
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:
@@ -608,7 +608,7 @@ def _deregister(arguments: argparse.Namespace, settings: Settings) -> int:
 def _view_create(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import made
     from steward.viewing import new_token
-    from steward.wiring import open_view_book
+    from steward.wiring.commands import open_view_book
 
     book, close = open_view_book(settings)
     try:
@@ -623,7 +623,7 @@ def _view_create(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _view_list(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import listed
-    from steward.wiring import open_view_book
+    from steward.wiring.commands import open_view_book
 
     book, close = open_view_book(settings)
     try:
@@ -636,7 +636,7 @@ def _view_list(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _view_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import revoked
-    from steward.wiring import open_view_book
+    from steward.wiring.commands import open_view_book
 
     book, close = open_view_book(settings)
     try:
@@ -652,7 +652,7 @@ def _view_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _view_audit(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import noted
-    from steward.wiring import open_view_book
+    from steward.wiring.commands import open_view_book
 
     book, close = open_view_book(settings)
     try:
@@ -665,7 +665,7 @@ def _view_audit(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _pending(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import trust_command
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:
@@ -677,7 +677,7 @@ def _pending(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _approve(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import trust_command
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:
@@ -690,7 +690,7 @@ def _approve(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _provider_keys_set(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import provider_keys_command
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     if arguments.file is None:
         key = provider_keys_command.read_key(sys.stdin)
@@ -712,7 +712,7 @@ def _provider_keys_set(arguments: argparse.Namespace, settings: Settings) -> int
 
 def _provider_keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import provider_keys_command
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:
@@ -724,7 +724,7 @@ def _provider_keys_list(arguments: argparse.Namespace, settings: Settings) -> in
 
 def _provider_keys_rm(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import provider_keys_command
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:
@@ -740,7 +740,9 @@ def _storage_check(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import storage_command
     from steward.arriving import all_in_force
     from steward.sent import Wanted
-    from steward.wiring import open_decided, open_directory, trust_of
+    from steward.wiring.body_stores import open_decided
+    from steward.wiring.commands import open_directory
+    from steward.wiring.database import trust_of
 
     directory, close = open_directory(settings)
     try:
@@ -768,7 +770,7 @@ def _egress_hosts(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _registered(settings: Settings) -> list[Registration] | None:
     """None when the database cannot say."""
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     try:
         directory, close = open_directory(settings)
@@ -782,7 +784,7 @@ def _registered(settings: Settings) -> list[Registration] | None:
 
 def _egress_tail(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.egress_log_command import Shown, tail
-    from steward.wiring import open_egress_log
+    from steward.wiring.commands import open_egress_log
 
     with ExitStack() as undo:
         shown = Shown(arguments.n, arguments.follow, arguments.json, arguments.content)
@@ -791,7 +793,7 @@ def _egress_tail(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _egress_verify(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.egress_log_command import verify
-    from steward.wiring import open_egress_log
+    from steward.wiring.commands import open_egress_log
 
     with ExitStack() as undo:
         return verify(open_egress_log(settings, undo), arguments.json)
@@ -799,7 +801,7 @@ def _egress_verify(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _export_backfill(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.export_command import backfill
-    from steward.wiring import open_outbox
+    from steward.wiring.commands import open_outbox
 
     with ExitStack() as undo:
         return backfill(open_outbox(settings, undo), arguments.since, arguments.json)
@@ -807,7 +809,7 @@ def _export_backfill(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _export_resend(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.export_command import resend
-    from steward.wiring import open_outbox
+    from steward.wiring.commands import open_outbox
 
     with ExitStack() as undo:
         return resend(open_outbox(settings, undo), arguments.since, arguments.json)
@@ -845,7 +847,7 @@ def _butler_create_admin(arguments: argparse.Namespace) -> int:
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
     from migrations import migrate
-    from steward.wiring import open_database
+    from steward.wiring.database import open_database
 
     engine, keyring = open_database(settings)
     try:
@@ -862,7 +864,7 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _keys_create(arguments: argparse.Namespace, settings: Settings) -> int:
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     plaintext = KEY_PREFIX + secrets.token_urlsafe(32)
     directory, close = open_directory(settings)
@@ -881,7 +883,7 @@ def _keys_create(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.ingress import shown
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:
@@ -903,7 +905,7 @@ def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.ingress import shown
-    from steward.wiring import open_directory
+    from steward.wiring.commands import open_directory
 
     directory, close = open_directory(settings)
     try:

@@ -118,7 +118,7 @@ def set_up(port: int, environ: Mapping[str, str], folder: Path, teller: Teller, 
     """Everything but the Steward's own processes. `undo` ends it. Raises StewardError, SettingError."""
     from migrations import migrate
     from steward.adapters.postgres_local import LocalPostgres
-    from steward.wiring import open_database
+    from steward.wiring.database import open_database
 
     place = _made(folder)
     _log_to(place / "steward.log", undo)
@@ -174,7 +174,7 @@ def _usual_port(port: int) -> int:
 def view_token(stage: Stage) -> str:
     """Opens the organisation's bodies in the viewer, for eight hours."""
     from steward.viewing import new_token
-    from steward.wiring import open_view_book
+    from steward.wiring.commands import open_view_book
 
     book, close = open_view_book(stage.settings)
     try:
@@ -189,7 +189,8 @@ def settle_day(stage: Stage, count: int = DAY_OF_CALLS) -> None:
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.settle import Settler
     from steward.stores import OneStore
-    from steward.wiring import open_store, price_book
+    from steward.wiring.body_stores import open_store
+    from steward.wiring.prices import price_book
 
     book, stores = price_book(stage.settings), OneStore(open_store(stage.settings.body_store))
     settler = Settler(PostgresLedger(stage.engine), stores, lambda: book)
@@ -259,7 +260,7 @@ def _butler(told: Mapping[str, str], place: Path, teller: Teller, undo: ExitStac
 
 def _registered(settings: Settings, url: str, token: Secret[str]) -> Registration:
     from steward.registering import register
-    from steward.wiring import open_register
+    from steward.wiring.commands import open_register
 
     with ExitStack() as undo:
         directory, open_butler = open_register(settings, undo)

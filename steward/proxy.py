@@ -79,7 +79,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the way is made of; put together by `wiring.py`."""
+    """What the way is made of; put together by `wiring/relay.py`."""
 
     authenticator: Authenticator
     detector: Detector

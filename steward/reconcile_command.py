@@ -16,7 +16,7 @@ import orjson
 from steward import ingress
 from steward.reconcile import Gap, GapKind, Reconcile, Report
 from steward.settings import Settings
-from steward.wiring import open_reconcile
+from steward.wiring.commands import open_reconcile
 
 SINCE = timedelta(days=7)
 SHOWN = 100

@@ -13,13 +13,15 @@ from uuid import UUID
 
 from steward import ingress
 from steward.errors import ButlerDenied, ButlerRejected, SettingError
-from steward.ports import ControlPlane, Directory, Identity, Registration
+from steward.ports import ControlPlane, Directory, Identity, Lane, Outbox, Registration
+from steward.trust_book import TrustBook
 from steward.words import Secret
 
 NOT_ALLOWED: Final = "BUTLER_URLS_ALLOW: does not name this address"
 
 UNHEARD_S: Final = 3600.0
 """A Butler that was not heard for so long is worth a word."""
+_MOST_COUNTED: Final = 10_000
 
 OpenButler = Callable[[str, Secret[str]], ControlPlane]
 Waiting = Callable[[Registration], Mapping[str, int]]
@@ -29,6 +31,16 @@ Waiting = Callable[[Registration], Mapping[str, int]]
 def nothing_waits(each: Registration) -> Mapping[str, int]:
     """Where nobody counts."""
     return {}
+
+
+def counting(outbox: Outbox, book: TrustBook) -> Waiting:
+    """What waits for an organisation: `rows` of its keys that Butler has not, counted up to 10,000; `approvals`."""
+
+    def counted(each: Registration) -> Mapping[str, int]:
+        rows = outbox.waiting(Lane(each.id, each.org_id), _MOST_COUNTED).rows
+        return {"rows": rows, "approvals": sum(one.approvable for one in book.pending_approvals(each.org_id))}
+
+    return counted
 
 
 def whose(open_butler: OpenButler, url: str, token: Secret[str]) -> Identity:

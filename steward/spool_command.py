@@ -20,7 +20,7 @@ from steward.body_object import build
 from steward.errors import StewardError
 from steward.exchange import Exchange, Intent
 from steward.settings import Settings
-from steward.wiring import open_quarantine
+from steward.wiring.reconciling import open_quarantine
 
 NONE_SUCH = "There is no such record; `steward spool ls` shows them."
 

@@ -25,7 +25,7 @@ from steward.app import create_app, create_ops_app, details, own_routes
 from steward.ports import Registration
 from steward.proxy import Proxy
 from steward.settings import load
-from steward.wiring import Services, build
+from steward.wiring.relay import Services, build
 from tests.api.asking import ask, bearer
 from tests.servers.examples import respond
 from tests.servers.plain_http import Message, Request, call

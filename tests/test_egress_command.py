@@ -13,7 +13,7 @@ import pytest
 from steward.egress import CALLS
 from steward.egress_command import UNKNOWN_BUTLERS, Host, allowed_hosts, hosts, schema
 from steward.ports import Registration
-from tests.test_wiring import settings
+from tests.services import settings
 
 PROVIDERS = [
     ("openai", "api.openai.com", 443, "OPENAI_BASE_URL"),

@@ -9,12 +9,26 @@ from uuid import UUID, uuid4
 import pytest
 
 from steward.adapters.butler import HttpButler
-from steward.adapters.memory import MemoryDirectory
+from steward.adapters.memory import MemoryDirectory, MemoryLedger
+from steward.adapters.memory_outbox import MemoryOutbox
 from steward.errors import ButlerDenied, ButlerNonsense, SettingError
-from steward.ports import ControlPlane, Registration
-from steward.registering import UNHEARD_S, facts, longest_unheard_s, nothing_waits, org_id, register, unheard_s, whose
+from steward.policy import Local
+from steward.ports import ControlPlane, Identity, Registration
+from steward.registering import (
+    UNHEARD_S,
+    counting,
+    facts,
+    longest_unheard_s,
+    nothing_waits,
+    org_id,
+    register,
+    unheard_s,
+    whose,
+)
 from steward.words import Secret
+from tests.contracts.records import ORG, a_record, new_id
 from tests.servers.butler_stub import Organisation, document, stub_butler
+from tests.wanted import for_org, s3
 
 
 def opener(url: str, token: Secret[str]) -> ControlPlane:
@@ -72,3 +86,17 @@ def test_how_long_a_butler_was_not_heard() -> None:
     assert unheard_s(replace(never, heard_at=now + hour), now) == 0, "two clocks may differ"
     assert longest_unheard_s([lately, never], now) == 3 * UNHEARD_S
     assert longest_unheard_s([], now) == 0
+
+
+def test_what_waits_is_counted_for_an_organisation_by_itself() -> None:
+    """Rows of its own keys that its Butler has not, and what of its own a person must approve."""
+    directory, ledger = MemoryDirectory(Local(window_s=0)), MemoryLedger()
+    token = Secret("mdm_st_" + "t" * 32)
+    mine = directory.register(Identity(ORG, ORG, "Acme"), "https://butler.example", token)
+    other = directory.register(Identity(uuid4(), uuid4(), "Other"), "https://butler.example", token)
+    rows = [a_record(id=new_id(datetime.now(UTC)), org_id=ORG, registration_id=mine.id) for _ in range(2)]
+    ledger.record(rows)
+    directory.replace_storage_configs(mine, [for_org(s3())])
+    waiting = counting(MemoryOutbox(ledger, directory), directory)
+    assert waiting(mine) == {"rows": 2, "approvals": 1}
+    assert waiting(other) == {"rows": 0, "approvals": 0}

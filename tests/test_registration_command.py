@@ -16,7 +16,7 @@ from steward.registering import register
 from steward.registration_command import given_token, listed, told
 from steward.words import Secret
 from tests.servers.butler_wire import Reply, says, wire_butler
-from tests.test_wiring import settings
+from tests.services import settings
 
 TOKEN = "mdm_st_" + "t" * 32
 ORG = UUID("0192f0c1-8a53-7c3e-9d1a-2b6f5a1c0d3e")

@@ -20,7 +20,7 @@ from steward.policy import Local
 from steward.ports import BodyStore
 from steward.sent import KeptConfig, OwnerType
 from steward.storage_command import PREFIX, Checked, Target, check, targets, told
-from steward.wiring import open_decided
+from steward.wiring.body_stores import open_decided
 from steward.words import Secret
 from tests.contracts.records import ORG
 from tests.servers.stores import S3Server

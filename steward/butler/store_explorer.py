@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -33,8 +34,8 @@ _NARROWER: Final = {
 _PLAIN: Final = "butler.requests r"
 _TAGGED: Final = (
     "butler.request_tags t CROSS JOIN LATERAL (SELECT * FROM butler.requests q WHERE q.org_id = t.org_id "
-    "AND q.id = t.id AND q.requested_at = t.requested_at AND q.requested_at >= :since AND q.requested_at < :until "
-    "LIMIT 1) r"
+    "AND q.id = t.id AND q.requested_at = t.requested_at AND q.requested_at >= :since "
+    "AND q.requested_at {before} :until LIMIT 1) r"
 )
 
 _GET: Final = text(f"SELECT {_CALL} FROM butler.requests r WHERE r.org_id = :org_id AND r.id = :id")
@@ -87,8 +88,9 @@ class Explorer:
 
 def statement_of(org_id: UUID, which: Filter, cursor: Cursor | None, limit: int) -> tuple[str, dict[str, object]]:
     """The page's statement and its parameters: tests ask PostgreSQL how it would go about it."""
-    facts: dict[str, object] = {"org_id": org_id, "since": which.since, "until": which.until, "limit": limit}
-    narrower = ["r.org_id = :org_id", "r.requested_at >= :since", "r.requested_at < :until"]
+    since, until, before = _bounds(which, cursor)
+    facts: dict[str, object] = {"org_id": org_id, "since": since, "until": until, "limit": limit}
+    narrower = ["r.org_id = :org_id", "r.requested_at >= :since", f"r.requested_at {before} :until"]
     for name, condition in _NARROWER.items():
         if (value := getattr(which, name)) is not None:
             facts[name] = value
@@ -103,24 +105,36 @@ def statement_of(org_id: UUID, which: Filter, cursor: Cursor | None, limit: int)
         narrower += ["r.status_code <> 200"] if which.status_code != 200 else []
     if which.failed is not None:
         narrower.append("r.is_error" if which.failed else "NOT r.is_error")
-    tags, order = _tags(which.tags, facts), "t" if which.tags else "r"
+    tags, order = _tags(which.tags, facts, before), "t" if which.tags else "r"
     if cursor is not None:
         facts |= {"at": cursor.requested_at, "at_id": cursor.id}
         sign = ">" if cursor.newer else "<"
-        # The first says what the second implies, in words by which partitions are left out.
-        narrower += [
-            f"{order}.requested_at {sign}= :at",
-            f"({order}.requested_at, {order}.id) {sign} (:at, CAST(:at_id AS uuid))",
-        ]
+        narrower.append(f"({order}.requested_at, {order}.id) {sign} (:at, CAST(:at_id AS uuid))")
     direction = "ASC" if cursor is not None and cursor.newer else "DESC"
+    table = _TAGGED.format(before=before) if which.tags else _PLAIN
     statement = (
-        f"SELECT {_ROW} FROM {_TAGGED if which.tags else _PLAIN} WHERE {' AND '.join([*narrower, *tags])} "
+        f"SELECT {_ROW} FROM {table} WHERE {' AND '.join([*narrower, *tags])} "
         f"ORDER BY {order}.requested_at {direction}, {order}.id {direction} LIMIT :limit"
     )
     return statement, facts
 
 
-def _tags(tags: Sequence[tuple[str, str]], facts: dict[str, object]) -> list[str]:
+def _bounds(which: Filter, cursor: Cursor | None) -> tuple[datetime, datetime, str]:
+    """From when and until when the page's calls are, and how the end is compared: the cursor narrows it.
+
+    One bound a side and no more: of two, PostgreSQL may begin at the looser and walk the index up to the tighter. By
+    these it also leaves partitions out.
+    """
+    if cursor is None:
+        return which.since, which.until, "<"
+    if cursor.newer:
+        return max(which.since, cursor.requested_at), which.until, "<"
+    if cursor.requested_at < which.until:
+        return which.since, cursor.requested_at, "<="
+    return which.since, which.until, "<"
+
+
+def _tags(tags: Sequence[tuple[str, str]], facts: dict[str, object], before: str) -> list[str]:
     """The first tag leads, by its index; the others are looked for in what it finds."""
     narrower = []
     for number, (name, value) in enumerate(tags):
@@ -130,7 +144,7 @@ def _tags(tags: Sequence[tuple[str, str]], facts: dict[str, object]) -> list[str
         else:
             narrower += [
                 "t.org_id = :org_id AND t.name = :tag0 AND t.value = :value0",
-                "t.requested_at >= :since AND t.requested_at < :until",
+                f"t.requested_at >= :since AND t.requested_at {before} :until",
             ]
     return narrower
 

@@ -115,3 +115,11 @@ def rows_read(plan: str) -> int:
         thrown = re.search(r"Rows Removed by Filter: (\d+)", line)
         read += int(thrown[1]) if thrown else 0
     return read
+
+
+def pages_read(plan: str) -> int:
+    """Pages of 8 KiB that the plan's execution touched: also those of an index that it walked to find its beginning."""
+    touched = re.search(r"Buffers: shared((?: \w+=\d+)+)", plan)
+    assert touched is not None, plan
+    found = dict(each.split("=") for each in touched[1].split())
+    return int(found.get("hit", 0)) + int(found.get("read", 0))

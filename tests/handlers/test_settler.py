@@ -35,7 +35,7 @@ from steward.seal import Keyring
 from steward.settle import Settler
 from steward.settling import RoundLimits, Rounds
 from steward.stores import DecidedStores, Looking, OneStore
-from steward.wiring import SettlerServices
+from steward.wiring.settler import SettlerServices
 from steward.words import Secret
 from tests.exchanges import exchange, route
 from tests.said import Said, listening

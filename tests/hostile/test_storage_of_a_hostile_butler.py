@@ -33,7 +33,7 @@ from steward.ports import Identity, Registration
 from steward.price import bundled
 from steward.settle import Settler
 from steward.stores import LOOK_EVERY_S, DecidedStores, Looking
-from steward.wiring import open_decided
+from steward.wiring.body_stores import open_decided
 from steward.words import Secret
 from tests.contracts.records import ORG, OTHER_ORG
 from tests.exchanges import exchange, route

@@ -1,0 +1,83 @@
+"""What takes calls over once they are relayed, one function for each AFTER_RESPONSE, and what else that needs.
+
+It chooses none of them: `relay.py` does, by the setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from steward.capture import Spill
+from steward.metric_files import Board
+from steward.metrics import CallMetrics
+from steward.ports import AfterResponse
+from steward.seal import Keyring
+from steward.settings import Settings
+from steward.stores import DecidedStores, Looking
+from steward.wiring.watching import Background, maintain
+
+if TYPE_CHECKING:
+    from steward.adapters.postgres_ledger import PostgresLedger
+    from steward.adapters.price_feed import PriceFeed
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What takes calls over once they are relayed, and what else that needs."""
+
+    port: AfterResponse
+    spill: Spill | None = None
+    prices: PriceFeed | None = None
+    """None where another process settles: nothing is priced here."""
+    background: tuple[Background, ...] = ()
+    """What runs beside it while the process serves."""
+    close: Callable[[], None] = lambda: None
+    """Gives back what it opened, after `port` was closed."""
+
+
+def settled_here(settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board) -> After:
+    """Settled in this process, which closes `stores` in the end. Raises SettingError."""
+    from steward.adapters.inline import Inline, InlineLimits
+    from steward.wiring.prices import open_prices
+    from steward.wiring.settler import open_settler
+
+    looking = Looking(stores)
+    prices = open_prices(settings)
+    settler = open_settler(settings, ledger, stores, lambda: prices.book, CallMetrics(board))
+    port = Inline(settler, ledger, InlineLimits(intent_wait_s=settings.after_response_budget_s))
+
+    async def look() -> None:
+        looking.start()
+
+    def close() -> None:
+        looking.end()
+        prices.close()
+        stores.close()
+
+    return After(port, None, prices, (look, partial(maintain, ledger.maintain)), close)
+
+
+def spooled(settings: Settings, keyring: Keyring) -> After:
+    """Handed to the process that settles, by way of the disk."""
+    from steward.adapters.spool import Spool, SpoolLimits
+
+    limits = SpoolLimits(
+        max_bytes=settings.spool_max_bytes // settings.workers,
+        full=settings.spool_full,
+        flush_interval_s=settings.spool_flush_interval_s,
+        whole_bytes=settings.spool_max_bytes,
+    )
+    spool = Spool(settings.spool_dir, keyring, limits, _running_loop())
+    return After(spool, spill=spool.spill)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that will relay, where one runs already: not where services are only looked at."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

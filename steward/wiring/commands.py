@@ -1,0 +1,75 @@
+"""What a command works on: one book or two, on a database of its own, and how they are closed.
+
+It does nothing with them; the command does, once, and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from steward.ports import BodyBook, BodyStore, Directory, EgressLog, Outbox, ViewBook
+from steward.reconcile import Kept
+from steward.registering import OpenButler, Waiting, counting
+from steward.settings import Settings
+from steward.wiring.butlers import logged_butlers
+from steward.wiring.database import directory_on, open_database
+from steward.wiring.reconciling import compared
+
+
+def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
+    """The directory alone, for the key commands, and how to close it. Raises SettingError."""
+    engine, keyring = open_database(settings)
+    return directory_on(settings, engine, keyring), engine.dispose
+
+
+def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, OpenButler]:
+    """The directory, and how a Butler is asked whose a token is; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+
+    engine, keyring = open_database(settings)
+    undo.callback(engine.dispose)
+    return directory_on(settings, engine, keyring), logged_butlers(settings, PostgresEgressLog(engine, keyring))
+
+
+def open_egress_log(settings: Settings, undo: ExitStack) -> EgressLog:
+    """What left for Butler; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+
+    engine, keyring = open_database(settings)
+    undo.callback(engine.dispose)
+    return PostgresEgressLog(engine, keyring)
+
+
+def open_orgs(settings: Settings, undo: ExitStack) -> tuple[Directory, Waiting]:
+    """The organisations and what waits for each; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_outbox import PostgresOutbox
+
+    engine, keyring = open_database(settings)
+    undo.callback(engine.dispose)
+    directory = directory_on(settings, engine, keyring)
+    return directory, counting(PostgresOutbox(engine), directory)
+
+
+def open_outbox(settings: Settings, undo: ExitStack) -> Outbox:
+    """What waits to be exported; `undo` closes it. Raises SettingError."""
+    from steward.adapters.postgres_outbox import PostgresOutbox
+
+    engine, _ = open_database(settings)
+    undo.callback(engine.dispose)
+    return PostgresOutbox(engine)
+
+
+def open_view_book(settings: Settings) -> tuple[ViewBook, Callable[[], None]]:
+    """The viewer's book alone, for its commands, and how to close it. Raises SettingError."""
+    from steward.adapters.postgres_view_book import PostgresViewBook
+
+    engine, _ = open_database(settings)
+    return PostgresViewBook(engine), engine.dispose
+
+
+def open_reconcile(settings: Settings, undo: ExitStack) -> tuple[BodyBook, BodyStore, Kept]:
+    """What reconcile compares; `undo` closes it. Connects to nothing yet. Raises SettingError."""
+    engine, _ = open_database(settings)
+    undo.callback(engine.dispose)
+    return compared(settings, engine, undo)

@@ -1,0 +1,81 @@
+"""The database: its engine and keyring, the directory on it, and how many connections each process may have.
+
+It connects to nothing: the first statement does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from steward.policy import Local
+from steward.seal import Keyring
+from steward.settings import Settings
+from steward.words import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from steward.adapters.postgres_directory import PostgresDirectory
+
+CONNS_A_RELAY = 2
+"""One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
+CONNS_FOR_TURNS = 1
+"""What tells all processes which of them syncs an organisation; taken once one is registered."""
+CONNS_A_VIEWER = 2
+
+
+def open_database(settings: Settings, most_conns: int = 1) -> tuple[Engine, Keyring]:
+    """The engine and the keyring, for the services and for the commands. Raises SettingError without a key."""
+    from steward.adapters.postgres_connection import PostgresAddress, open_engine
+
+    keyring = Keyring(settings.needed_encryption_key())
+    rootcert = settings.postgres_sslrootcert
+    address = PostgresAddress(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        password=settings.postgres_password or Secret(""),
+        database=settings.postgres_db,
+        sslmode=settings.postgres_sslmode,
+        sslrootcert=str(rootcert) if rootcert else None,
+        max_conns=most_conns,
+    )
+    return open_engine(address), keyring
+
+
+def directory_on(settings: Settings, engine: Engine, keyring: Keyring) -> PostgresDirectory:
+    """The directory. It knows what the settings say of trust: one that did not would pin what nobody allowed."""
+    from steward.adapters.postgres_directory import PostgresDirectory
+
+    return PostgresDirectory(engine, keyring, trust_of(settings))
+
+
+def trust_of(settings: Settings) -> Local:
+    """What the settings say of what Butler wants."""
+    return Local(settings.body_store_allow, settings.trust_window_s, settings.managed_enabled)
+
+
+def relay_conns(settings: Settings) -> int:
+    """Database connections of one relaying process: its share, or what keys and readiness need."""
+    if settings.after_response == "spool":
+        return CONNS_A_RELAY
+    return max(1, (settings.postgres_max_conns - viewer_conns(settings)) // settings.workers - CONNS_FOR_TURNS)
+
+
+def settler_conns(settings: Settings) -> int:
+    """Database connections of the settling process: what the relaying ones leave it."""
+    left = settings.postgres_max_conns - CONNS_A_RELAY * settings.workers - CONNS_FOR_TURNS
+    return max(1, left - viewer_conns(settings))
+
+
+def viewer_conns(settings: Settings) -> int:
+    """Database connections of the viewer's process; none while there is no viewer."""
+    return 0 if settings.view_auth == "off" else CONNS_A_VIEWER
+
+
+def pooled(engine: Engine) -> tuple[int, int]:
+    """The pool's connections in use and idle."""
+    from sqlalchemy.pool import QueuePool
+
+    pool = engine.pool
+    return (pool.checkedout(), pool.checkedin()) if isinstance(pool, QueuePool) else (0, 0)

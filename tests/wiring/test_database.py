@@ -1,0 +1,53 @@
+"""The database of each process: its share of connections, its key, and a directory that knows of trust."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from steward.errors import SettingError
+from steward.settings import load
+from steward.wiring.database import open_database, pooled, relay_conns, settler_conns
+from tests.servers.postgres import Database
+from tests.services import settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_database_gets_the_connections_of_the_setting_shared_by_the_processes() -> None:
+    """Inline, the relaying ones have all but one; with the spool two each, and the settling one the rest but one.
+
+    That one tells which process syncs what.
+    """
+    for most, workers, each in ((10, 1, 9), (10, 3, 2), (10, 10, 1), (2, 64, 1)):
+        found = settings(POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers))
+        assert relay_conns(found) == each
+        engine, _ = open_database(found, relay_conns(found))
+        assert engine.pool.size() == each  # type: ignore[attr-defined]
+        engine.dispose()
+    for most, workers, rest in ((10, 1, 7), (10, 4, 1), (9, 4, 1), (2, 64, 1)):
+        found = settings(AFTER_RESPONSE="spool", POSTGRES_MAX_CONNS=str(most), WORKERS=str(workers))
+        assert (relay_conns(found), settler_conns(found)) == (2, rest)
+
+
+def test_every_directory_knows_what_the_settings_say_of_trust() -> None:
+    """One that does not would pin what BODY_STORE_ALLOW does not name."""
+    files = sorted((ROOT / "steward" / "wiring").glob("*.py"))
+    made = [(file.name, line) for file in files for line in re.findall(r"PostgresDirectory\(.*", file.read_text())]
+    assert made == [("database.py", "PostgresDirectory(engine, keyring, trust_of(settings))")]
+
+
+def test_without_the_key_there_is_none() -> None:
+    with pytest.raises(SettingError, match="^ENCRYPTION_KEY: "):
+        open_database(load({}, None))
+
+
+def test_connections_of_the_pool_are_told_in_use_and_idle(postgres: Database) -> None:
+    engine, _ = open_database(settings(postgres), 2)
+    assert pooled(engine) == (0, 0)
+    with engine.connect():
+        assert pooled(engine) == (1, 0)
+    assert pooled(engine) == (0, 1)
+    engine.dispose()
