@@ -5,15 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
-from uuid import UUID
+from itertools import islice
+from uuid import UUID, uuid4
 
-from steward.butler.pages import exploring
-from steward.butler.views import Call, Filter
+import pytest
+from fastapi import Request
+
+from steward.butler import access
+from steward.butler.errors import NotSignedIn
+from steward.butler.pages import door, exploring
+from steward.butler.store_explorer import Explorer
+from steward.butler.store_sessions import Attempt
+from steward.butler.views import Call, CallPage, CallRow, Cursor, Filter
+from steward.words import Secret
 from tests.butler.pages.visits import House, Visit, words_of
 from tests.butler.seed import FORMULA, HOSTILE
+from tests.servers.butler import PASSWORD
 
 _ROW = re.compile(r'<tr class="row" id="r-([0-9a-f-]{36})"')
 
@@ -132,6 +143,52 @@ def test_the_file_has_every_call_that_the_filter_has_and_no_formula(house: House
     cells = [cell for each in csv.reader(io.StringIO(visit.get("/requests.csv").text)) for cell in each]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert FORMULA not in cells
+
+
+class Endless(Explorer):
+    """Pages without a database: as many calls as it is told of, each page made when it is asked for."""
+
+    def __init__(self, row: CallRow, rows: int) -> None:
+        self._row, self._left = row, rows
+
+    def page(self, org_id: UUID, which: Filter, cursor: Cursor | None = None, limit: int = 50) -> CallPage:
+        size = min(limit, self._left)
+        self._left -= size
+        rows = tuple(replace(self._row, id=uuid4()) for _ in range(size))
+        return CallPage(rows, Cursor(self._row.requested_at, rows[-1].id) if self._left else None, None)
+
+
+def _row(house: House) -> CallRow:
+    now = house.bench.clock()
+    which = Filter(now - timedelta(days=1), now)
+    return house.bench.services.explorer.page(house.acme.owner.org_id, which).rows[0]
+
+
+def test_a_file_of_any_length_is_whole_and_takes_the_memory_of_a_page(house: House) -> None:
+    row, which = _row(house), Filter(house.bench.clock(), house.bench.clock())
+    lines, most = 0, 0
+    tracemalloc.start()
+    for piece in exploring.file_of(Endless(row, 150_000), house.acme.owner.org_id, which, {}, lambda: None):
+        lines += piece.count("\r\n")
+        most = max(most, len(piece))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lines == 150_001
+    assert peak < 4 << 20, f"{peak} octets at once"
+    assert most < 200_000
+
+
+def test_who_is_signed_out_meanwhile_reads_no_further(house: House) -> None:
+    attempt = Attempt(house.acme.owner.email, Secret(PASSWORD), "-", "browser", "test", house.acme.owner.org_id)
+    signed = house.bench.services.sessions.sign_in(attempt, house.bench.clock())
+    person = access.Visitor(signed.session, signed.token, "-")
+    visitor = door.Visitor(house.bench.services, Request({"type": "http"}), person)
+    row, which = _row(house), Filter(house.bench.clock(), house.bench.clock())
+    lines = exploring.file_of(Endless(row, 30_000), house.acme.owner.org_id, which, {}, visitor.still)
+    assert len(list(islice(lines, 60))) == 60
+    house.bench.services.sessions.end(visitor.actor, visitor.session.id)
+    with pytest.raises(NotSignedIn):
+        list(lines)
 
 
 def test_a_waterfall_is_of_what_is_known(house: House) -> None:
