@@ -18,7 +18,7 @@
     |  |- ShuttingDown 503            the process ends and the grace is over
     |  `- InternalError 500
     |- CallerGone             the caller left; nobody is there to be answered
-    |- StoreFault             StoreUnavailable (try again)  StoreRefused (do not)
+    |- StoreFault             StoreUnavailable (try again; StoreSlow 503)  StoreRefused (do not)
     |- LedgerFault            LedgerUnavailable (try again)  SchemaTooOld (run: steward migrate)
     |- ButlerFault            ButlerUnavailable (try again)  ButlerDenied (the token)  ButlerRejected (what was sent)
     |                         ButlerNonsense (an answer outside its types)
@@ -287,6 +287,15 @@ class StoreUnavailable(StoreFault):
 
     code = "store_unavailable"
     message = "The body store is not available."
+
+
+class StoreSlow(StoreUnavailable):
+    """Somebody waited for it as long as anybody should."""
+
+    status = 503
+    code = "store_slow"
+    message = "The bucket did not answer in time. Nothing was shown; try again in a moment."
+    retry_after_s = 5
 
 
 class StoreRefused(StoreFault):

@@ -252,7 +252,7 @@ class Stores(Protocol):
         """Where this caller's bodies go now; None: they are not kept. Cheap: asked for every call. Raises nothing."""
 
     def holding(self, org_id: UUID, config_id: UUID | None) -> BodyStore | None:
-        """The store whose bodies rows of this organisation name so, to read from; None when it is not in force."""
+        """The store whose bodies rows of this organisation name so, to read from; None when nobody may ask it now."""
 
     def changes(self) -> int:
         """A number that grows with every change of what `of` answers."""
