@@ -510,7 +510,8 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     if settings.after_response == "spool":
         after, clockwork = _spooled(settings, keyring), Clockwork(())
     else:
-        after = _inline(settings, ledger, decided_stores(settings, directory), board)
+        kept = upkeep(settings, engine, keyring)
+        after = _inline(settings, ledger, decided_stores(settings, directory), board, kept)
         clockwork = open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
@@ -604,8 +605,26 @@ def open_decided(destination: Destination) -> BodyStore:
     return store
 
 
-def _inline(settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board) -> _After:
-    """Settled in this process."""
+def upkeep(settings: Settings, engine: Engine, keyring: Keyring) -> Callable[[datetime], None]:
+    """What the tables need from time to time: the ledger's partitions made, the egress log's oldest rows let go."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+    from steward.adapters.postgres_ledger import PostgresLedger
+    from steward.egress_retention import Retention
+
+    ledger = PostgresLedger(engine)
+    retention = Retention(PostgresEgressLog(engine, keyring), settings.egress_log_retention_s)
+
+    def done(now: datetime) -> None:
+        ledger.maintain(now)
+        retention.run(now)
+
+    return done
+
+
+def _inline(
+    settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board, kept: Callable[[datetime], None]
+) -> _After:
+    """Settled in this process. `kept`: see upkeep."""
     from steward.adapters.inline import Inline, InlineLimits
 
     looking = Looking(stores)
@@ -621,7 +640,7 @@ def _inline(settings: Settings, ledger: PostgresLedger, stores: DecidedStores, b
         prices.close()
         stores.close()
 
-    return _After(port, None, prices, (look, partial(maintain, ledger.maintain)), close)
+    return _After(port, None, prices, (look, partial(maintain, kept)), close)
 
 
 def _spooled(settings: Settings, keyring: Keyring) -> _After:
@@ -654,7 +673,7 @@ class SettlerServices:
     acquire: Callable[[], bool]
     """Whether this process is the one that settles the spool, from now to its end. Never waits."""
     maintain: Callable[[datetime], None]
-    """See PostgresLedger.maintain."""
+    """See upkeep."""
     prices: PriceFeed
     looking: Looking
     """Keeps the stores as the directory has them, once it is started."""
@@ -699,7 +718,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     return SettlerServices(
         rounds=rounds,
         acquire=spool.acquire,
-        maintain=ledger.maintain,
+        maintain=upkeep(settings, engine, keyring),
         prices=prices,
         looking=looking,
         queue_metrics=QueueMetrics(board, settings.spool_max_bytes),
@@ -912,7 +931,7 @@ def _approvable(book: TrustBook) -> tuple[int, float]:
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:
-    """Keeps next month's partition made ahead."""
+    """Keeps next month's partition made ahead, and the egress log as long as it is to be."""
     while True:
         try:
             await asyncio.to_thread(maintain, datetime.now(UTC))

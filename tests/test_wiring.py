@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from steward.adapters.httpx_upstream import HttpxUpstream
 from steward.adapters.memory import MemoryDirectory
 from steward.adapters.postgres_connection import open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
+from steward.adapters.postgres_egress_log import PostgresEgressLog
 from steward.adapters.postgres_ledger import SCHEMA_VERSION, PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.adapters.s3 import S3BodyStore
@@ -51,6 +53,7 @@ from steward.wiring import (
     butler_opener,
     check,
     decided_stores,
+    maintain,
     open_database,
     open_directory,
     open_egress_log,
@@ -68,6 +71,7 @@ from steward.wiring import (
 )
 from steward.words import Secret
 from tests.contracts.records import ORG, a_record, new_id
+from tests.contracts.test_egress_log import a_question
 from tests.exchanges import exchange, route
 from tests.said import Said, listening
 from tests.servers.butler_stub import Organisation as Dashboard
@@ -628,6 +632,34 @@ def test_the_hash_of_credentials_is_the_installations_and_not_the_processes(post
 
         run(services, story)
     assert len(hashes) == 2 and hashes[0] is not None and len(set(hashes)) == 1
+
+
+@pytest.mark.parametrize("after", ["inline", "spool"])
+def test_whoever_settles_keeps_the_egress_log_as_long_as_the_settings_say(
+    after: str, postgres: Database, tmp_path: Path
+) -> None:
+    (spool := tmp_path / "spool").mkdir(mode=0o700)
+    egress_log = PostgresEgressLog(postgres.engine, postgres.keyring)
+    for _ in range(3):
+        egress_log.leaving(a_question())
+    year = egress_log.newest(1)[0].at + timedelta(days=365)
+    for given, at, left in (
+        ({"EGRESS_LOG_RETENTION": "0"}, year + timedelta(days=3000), 3),
+        ({}, year - timedelta(days=1), 3),
+        ({"EGRESS_LOG_RETENTION": "30d"}, year - timedelta(days=1), 1),
+    ):
+        found = settings(postgres, AFTER_RESPONSE=after, SPOOL_DIR=str(spool), **given)
+        if after == "inline":
+            relay = build(found)
+            [kept] = [each.args[0] for each in relay.background if isinstance(each, partial) and each.func is maintain]
+            kept(at)
+            relay.close()
+        else:
+            settler = build_settler(found)
+            settler.maintain(at)
+            settler.close()
+        assert len(egress_log.newest(10)) == left
+    assert egress_log.walked().first_broken is None
 
 
 def test_a_background_task_that_breaks_is_said_and_begun_again(postgres: Database, said: Said) -> None:
