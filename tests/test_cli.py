@@ -573,6 +573,16 @@ def test_a_folder_is_spooled_to_by_default_and_workers_leave_the_settler_a_conne
     )
 
 
+def test_who_settles_alone_needs_a_connection_to_settle_and_one_to_sync(postgres: Database, tmp_path: Path) -> None:
+    environ = environ_of(postgres, SPOOL_DIR=str(tmp_path / "spool"), POSTGRES_MAX_CONNS="1", WORKERS="5")
+    said = command("settle", **environ)
+    assert (said.code, said.complaint()) == (
+        2,
+        "steward: POSTGRES_MAX_CONNS: settling needs at least 2, one to settle and one to sync",
+    )
+    assert not (tmp_path / "spool").exists()
+
+
 @pytest.mark.parametrize("name", ["PORT", "OPS_PORT"])
 def test_a_port_in_use_is_one_clear_line(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
