@@ -738,8 +738,8 @@ class ViewerServices:
     close: Callable[[], None]
 
 
-def build_viewer(settings: Settings) -> ViewerServices:
-    """Puts a viewer together. Connects to nothing yet. Raises SettingError."""
+def build_viewer(settings: Settings, board: Board | None = None) -> ViewerServices:
+    """Puts a viewer together. Connects to nothing yet. Raises SettingError. `board`: as in `build`."""
     from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.postgres_view_book import PostgresViewBook
@@ -749,6 +749,7 @@ def build_viewer(settings: Settings) -> ViewerServices:
     stores = decided_stores(settings, directory)
     looking = Looking(stores)
     provider = _identity_provider(settings)
+    board = board or metrics.prepare(None)
 
     def close() -> None:
         if provider is not None:
@@ -756,9 +757,10 @@ def build_viewer(settings: Settings) -> ViewerServices:
         looking.end()
         stores.close()
         engine.dispose()
+        board.close()
 
     viewing = Viewing(
-        PostgresViewBook(engine),
+        PostgresViewBook(engine, metrics.ViewMetrics(board).noted),
         PostgresLedger(engine),
         lambda row: stores.holding(row.org_id, row.storage_config_id),
         settings.view_oidc_groups,
