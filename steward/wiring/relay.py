@@ -28,7 +28,7 @@ from steward.settings import Settings
 from steward.wiring.after_response import After, settled_here, spooled
 from steward.wiring.body_stores import decided_stores, open_store
 from steward.wiring.butlers import butlers_when_asked
-from steward.wiring.database import directory_on, open_database, pooled, relay_conns
+from steward.wiring.database import directory_on, open_database, pooled, relay_conns, upkeep
 from steward.wiring.prices import price_book
 from steward.wiring.schedule import open_clockwork
 from steward.wiring.upstreams import Upstreams
@@ -138,7 +138,8 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     if settings.after_response == "spool":
         return relay_on(settings, ground, spooled(settings, ground.keyring), Clockwork(()))
     stores = decided_stores(settings, ground.directory)
-    after = settled_here(settings, ground.ledger, stores, ground.board)
+    kept = upkeep(settings, ground.engine, ground.keyring)
+    after = settled_here(settings, ground.ledger, stores, ground.board, kept)
     return relay_on(settings, ground, after, open_clockwork(settings, ground.engine, ground.keyring, ground.board))
 
 

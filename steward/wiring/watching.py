@@ -151,7 +151,7 @@ def _approvable(book: TrustBook) -> tuple[int, float]:
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:
-    """Keeps next month's partition made ahead."""
+    """Keeps next month's partition made ahead, and the egress log as long as it is to be."""
     while True:
         try:
             await asyncio.to_thread(maintain, datetime.now(UTC))
