@@ -13,8 +13,6 @@ VENVS = runtime test lint demo
 ARGS ?=
 ONCE ?=
 
-export PYTHONDONTWRITEBYTECODE = 1
-
 # An environment whose interpreter is gone, or that was made in another place, is no longer one.
 $(shell for name in $(VENVS); do stamp=.venv/$$name/made-here; \
 	[ ! -e $$stamp ] || { [ "$$(cat $$stamp)" = '$(CURDIR)' ] && .venv/$$name/bin/python -c '' >/dev/null 2>&1; } || rm -f $$stamp; \
