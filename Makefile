@@ -30,7 +30,7 @@ demo: .venv/demo/made-here ## the whole story on this machine, nothing configure
 # Measurements run alone; the rest mostly waits for sockets, so three files at a time do not crowd two cores.
 test: lint tools ## lint, then every test (ARGS="-k words" for some)
 	@$(if $(ARGS),,.venv/test/bin/python -m pytest tests/bench)
-	@.venv/test/bin/python -m pytest -n 3 --dist loadfile $(if $(ARGS),,--ignore=tests/bench) $(ARGS)
+	@.venv/test/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),,--ignore=tests/bench) $(ARGS)
 
 lint: .venv/lint/made-here .venv/test/made-here ## ruff, mypy --strict, import-linter
 	@.venv/lint/bin/ruff check .
