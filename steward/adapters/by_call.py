@@ -159,8 +159,10 @@ class ByCall:
             self._kept += fresh
             kept = list(self._kept)
         self._put([each.settling for each in kept if each.settling.record.body_state is BodyState.PENDING], until)
-        self._write(kept, time.monotonic())
-        self._keep_bounds()
+        try:
+            self._write(kept, time.monotonic())
+        finally:
+            self._keep_bounds()
 
     def _put(self, settling: Sequence[Settling], until: float) -> None:
         """Bodies to their stores; goes on without them at `until`. One batch at a time: a store that hangs has one."""
