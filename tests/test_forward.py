@@ -51,7 +51,7 @@ ENDS = {
 @both_loops
 @pytest.mark.parametrize("name", ENDS)
 def test_a_failed_call_gives_its_place_back(way: Way, name: str) -> None:
-    """Ten in a row over one place. Only who is to be late has little time, else a busy machine makes others late too."""
+    """Ten in a row over one place. Only who is to be late has little time: a busy machine makes others late too."""
     play, error = ENDS[name]
     patience_s = 0.2 if error is UpstreamTimeout else LIMITS.header_timeout_s
 
