@@ -29,7 +29,7 @@ LONG = (
     "tests/hostile/test_large_bodies.py",
     "tests/hostile/test_sync.py",
     "tests/api/test_viewer.py",
-    "tests/test_wiring.py",
+    "tests/wiring/test_relay.py",
     "tests/faults/test_kills.py",
     "tests/hostile/test_storage_of_a_hostile_butler.py",
     "tests/adapters/test_postgres_local.py",
