@@ -108,6 +108,14 @@ def in_force(configs: Iterable[KeptConfig], local: Local) -> InForce | None:
     return None
 
 
+def readable(config: KeptConfig, local: Local) -> Yes | None:
+    """Whether bodies that lie there may still be fetched: it need not be followed any more, but policy must say yes."""
+    if config.broken:
+        return None
+    decided = decide(said(config), Facts(local, config.approved))
+    return decided if isinstance(decided, Yes) else None
+
+
 def all_in_force(configs: Iterable[KeptConfig], local: Local) -> Iterator[InForce]:
     """Of each owner of each organisation the one that is followed, if any is."""
     by_org: dict[UUID, list[KeptConfig]] = {}

@@ -20,8 +20,9 @@
     |  |- ShuttingDown 503            the process ends and the grace is over
     |  `- InternalError 500
     |- CallerGone             the caller left; nobody is there to be answered
-    |- StoreFault             StoreUnavailable (try again)  StoreRefused (do not)
+    |- StoreFault             StoreUnavailable (try again; StoreSlow 503)  StoreRefused (do not)
     |- LedgerFault            LedgerUnavailable (try again)  SchemaTooOld (run: steward migrate)
+    |                         EgressLogBroken (run: steward egress verify)
     |- ButlerFault            ButlerUnavailable (try again)  ButlerDenied (the token)  ButlerRejected (what was sent)
     |                         ButlerNonsense (an answer outside its types)
     |- NotExportable          a row of which no record can be made that may leave
@@ -310,6 +311,15 @@ class StoreUnavailable(StoreFault):
     message = "The body store is not available."
 
 
+class StoreSlow(StoreUnavailable):
+    """Somebody waited for it as long as anybody should."""
+
+    status = 503
+    code = "store_slow"
+    message = "The bucket did not answer in time. Nothing was shown; try again in a moment."
+    retry_after_s = 5
+
+
 class StoreRefused(StoreFault):
     """Trying again does not help: 403, no such bucket, wrong owner."""
 
@@ -406,6 +416,13 @@ class SchemaTooOld(LedgerFault):
     status = 503
     code = "schema_too_old"
     message = "The database schema is too old. Run: steward migrate"
+
+
+class EgressLogBroken(LedgerFault):
+    """The egress log is not what was written."""
+
+    code = "egress_log_broken"
+    message = "The egress log is not what was written, so none of it is let go. Run: steward egress verify"
 
 
 class PriceFault(StewardError):

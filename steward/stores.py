@@ -9,17 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import date
 from uuid import UUID
 
 from steward import log
-from steward.arriving import InForce, all_in_force
+from steward.arriving import InForce, all_in_force, readable
 from steward.destination import Destination
 from steward.errors import LedgerFault, SettingError, StoreUnavailable
 from steward.exchange import LOCAL_ORG, Caller
 from steward.policy import Local
 from steward.ports import BodyStore, Place, Put, PutResult, StoredObject, Stores
-from steward.sent import OwnerType
+from steward.sent import KeptConfig, OwnerType
 from steward.trust_book import TrustBook
 
 LOOK_EVERY_S = 3.0
@@ -74,6 +75,8 @@ class DecidedStores(Stores):
         self._unknown = Place(_Away())
         self._known: Mapping[_Owner, Place] | None = None
         self._opened: dict[_Opened, Place] = {}
+        self._kept: Mapping[tuple[UUID, UUID], KeptConfig] = {}
+        """Those that Butler says no more."""
         self._mark: str | None = None
         self._changes = 0
 
@@ -92,7 +95,8 @@ class DecidedStores(Stores):
             return None if self._default is None else self._default.store
         places = {} if self._known is None else self._known
         mine = (place for owner, place in places.items() if owner[0] == org_id)
-        return next((place.store for place in mine if place.config_id == config_id), None)
+        found = next((place.store for place in mine if place.config_id == config_id), None)
+        return found or self._past(org_id, config_id)
 
     def look(self) -> bool:
         """Asks the directory once; whether any place is another than before. Raises LedgerFault: all stays."""
@@ -102,6 +106,7 @@ class DecidedStores(Stores):
         kept = self._book.kept_configs()
         broken = {(each.org_id, each.owner_type, each.owner_id) for each in kept if each.broken}
         changed = self._follow(all_in_force(kept, self._local), broken)
+        self._kept = {(each.org_id, each.id): each for each in kept if not each.current}
         self._mark = mark
         return changed
 
@@ -130,6 +135,12 @@ class DecidedStores(Stores):
             if key not in opened:
                 place.store.close()
         return changed
+
+    def _past(self, org_id: UUID, config_id: UUID) -> BodyStore | None:
+        """One that took bodies before another came in its place, as long as policy says yes to it."""
+        config = self._kept.get((org_id, config_id))
+        decided = None if config is None else readable(config, self._local)
+        return None if decided is None else _Past(lambda: self._open(decided.destination, config_id))
 
     def _open(self, destination: Destination, config_id: UUID) -> BodyStore:
         """One that cannot be had here is away: its bodies wait for it, and go nowhere else."""
@@ -197,3 +208,14 @@ class _Away(BodyStore):
 
     def close(self) -> None:
         return None
+
+
+class _Past(_Away):
+    """Gives what lies there, and takes nothing. Opened for each object: few ever ask."""
+
+    def __init__(self, opened: Callable[[], BodyStore]) -> None:
+        self._opened = opened
+
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
+        with closing(self._opened()) as store:
+            return store.get(key, most_bytes)

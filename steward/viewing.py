@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from steward.body_reading import MAX_OBJECT_BYTES, unpacked
 from steward.errors import BodyNotFound, BodyTooLarge, NoSuchCall, SignInRefused, StewardError
 from steward.exchange import BodyState, Record
 from steward.ports import BodyStore, Ledger, Person, ViewAct, ViewBook, ViewEntry, ViewSession, ViewToken
+from steward.timed_reads import TimedReads
 
 TOKEN_PREFIX: Final = "mdm_vt_"  # noqa: S105
 CALLBACK_PATH: Final = "/sign-in/callback"
@@ -42,6 +44,15 @@ class Opened:
     row: Record
     document: bytes | None = field(default=None, repr=False)
     """The JSON document of its object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A call that somebody may see, its object as it lay in the store, and what is written before it is shown."""
+
+    row: Record
+    octets: bytes | None = field(repr=False)
+    entry: ViewEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,8 @@ class Viewing:
         self._book = book
         self._ledger = ledger
         self._store_of = store_of
+        self.reads = TimedReads()
+        """How long a store may take, and how many are asked of it at once."""
         self._groups = groups or {}
         self._butler_urls = butler_urls
 
@@ -127,20 +140,34 @@ class Viewing:
 
         Raises NoSuchCall, NotTheObject, BodyTooLarge, BodyUnreadable, StoreFault, LedgerFault.
         """
+        return self.opened(self.fetch(session, request_id, peer, act))
+
+    def fetch(self, session: ViewSession, request_id: UUID, peer: str, act: ViewAct) -> Fetched:
+        """The first half, which waits for the store: so long as `TimedReads` lets it. Raises StoreSlow besides."""
         row = self._row(session, request_id)
         entry = ViewEntry(act, session.who, peer, session.id, row.org_id if row else None, request_id)
-        try:
+        with self._refusals(entry):
             if row is None:
                 raise NoSuchCall
-            opened = Opened(row, self._document(row))
-        except StewardError as refused:
-            self._book.note(
-                ViewEntry(ViewAct.REFUSED, entry.who, peer, session.id, entry.org_id, request_id, refused.code)
-            )
-            raise
-        if opened.document is not None:
-            self._book.note(entry)
+            return Fetched(row, self._octets(row), entry)
+
+    def opened(self, fetched: Fetched) -> Opened:
+        """The second half, which takes memory and no time of others: unpacked, compared, written down."""
+        row = fetched.row
+        if fetched.octets is None:
+            return Opened(row)
+        with self._refusals(fetched.entry):
+            opened = Opened(row, unpacked(fetched.octets, row.body_sha256))
+        self._book.note(fetched.entry)
         return opened
+
+    @contextmanager
+    def _refusals(self, entry: ViewEntry) -> Iterator[None]:
+        try:
+            yield
+        except StewardError as refused:
+            self._book.note(replace(entry, act=ViewAct.REFUSED, code=refused.code))
+            raise
 
     def _row(self, session: ViewSession, request_id: UUID) -> Record | None:
         for org_id in session.org_ids:
@@ -148,8 +175,8 @@ class Viewing:
                 return found.record
         return None
 
-    def _document(self, row: Record) -> bytes | None:
-        """What the row's object holds; None where the row says that there is none, or no store may be asked."""
+    def _octets(self, row: Record) -> bytes | None:
+        """The row's object, still packed; None where the row says that there is none, or no store may be asked."""
         if row.body_state is not BodyState.STORED or row.body_key is None:
             return None
         if row.body_bytes is not None and row.body_bytes > MAX_OBJECT_BYTES:
@@ -157,8 +184,8 @@ class Viewing:
         store = self._store_of(row)
         if store is None:
             return None
+        key, name = row.body_key, None if row.storage_config_id is None else (row.org_id, row.storage_config_id)
         try:
-            stored = store.get(row.body_key, MAX_OBJECT_BYTES)
+            return self.reads.read(name, lambda: store.get(key, MAX_OBJECT_BYTES))
         except ValueError:
             raise BodyNotFound from None
-        return unpacked(stored, row.body_sha256)

@@ -12,6 +12,7 @@ import pytest
 
 from steward.adapters.memory import MemoryDirectory
 from steward.adapters.memory_bodies import MemoryBodyStore
+from steward.body_store_allow import allow_list
 from steward.destination import Destination, S3Keys
 from steward.errors import LedgerUnavailable, SettingError, StoreUnavailable
 from steward.exchange import LOCAL_ORG, Caller
@@ -56,11 +57,14 @@ class Opened:
     def __init__(self) -> None:
         self.made: list[tuple[Destination, Closing]] = []
         self.broken: Exception | None = None
+        self.holds: dict[str, dict[str, bytes]] = {}
+        """What lies in each bucket."""
 
     def __call__(self, destination: Destination) -> BodyStore:
         if self.broken is not None:
             raise self.broken
         store = Closing()
+        store.objects |= self.holds.get(getattr(destination, "bucket", ""), {})
         self.made.append((destination, store))
         return store
 
@@ -228,6 +232,59 @@ def test_bodies_are_read_from_where_the_row_says_within_its_organisation(house: 
     assert house.stores.holding(OTHER_ORG, place.config_id) is None
     assert house.stores.holding(ORG, None) is house.default
     assert house.stores.holding(ORG, uuid4()) is None
+
+
+def _config_id(house: House) -> UUID:
+    place = house.stores.of(Caller(uuid4(), ORG))
+    assert place is not None and place.config_id is not None
+    return place.config_id
+
+
+def test_of_a_bucket_that_was_replaced_what_lies_there_is_still_read_and_nothing_written(house: House) -> None:
+    house.opened.holds = {"first": {"k": b"kept"}}
+    house.said(for_org(s3("first")))
+    house.stores.look()
+    first = _config_id(house)
+    house.said(for_org(s3("second")))
+    house.stores.look()
+    assert house.bucket() == "second"
+    past = house.stores.holding(ORG, first)
+    assert past is not None
+    assert past.get("k") == b"kept"
+    assert house.opened.made[-1][1].closed, "nothing of it stays open"
+    assert past.put_many([PUT])[0].ref is None
+    with pytest.raises(StoreUnavailable):
+        past.delete("k")
+    assert house.stores.holding(OTHER_ORG, first) is None
+    house.said(for_org(s3("third")))
+    house.stores.look()
+    assert house.stores.holding(ORG, first) is None, "only the last one before is kept"
+
+
+@pytest.mark.parametrize("now", [Local(allow=allow_list("s3://second@eu-west-1")), Local(managed=True)])
+def test_a_bucket_that_policy_does_not_allow_any_more_is_not_even_read(now: Local) -> None:
+    before = House()
+    to = s3("first", endpoint="https://10.0.0.5") if now.managed else s3("first")
+    before.said(for_org(to))
+    for each in before.book.pending_approvals():
+        before.book.approve(each.fingerprint, "ada")
+    before.stores.look()
+    first = _config_id(before)
+    before.said(for_org(s3("second")))
+    before.stores.look()
+    assert before.stores.holding(ORG, first) is not None
+    stores = DecidedStores(before.book, now, None, before.opened)
+    stores.look()
+    assert stores.holding(ORG, first) is None
+
+
+def test_a_bucket_that_waits_for_a_person_is_not_read(house: House) -> None:
+    house.said(for_org(s3("first")))
+    house.said(for_org(s3("waiting", endpoint=EVIL)))
+    house.stores.look()
+    waiting = next(each for each in house.book.kept_configs() if each.current)
+    assert house.bucket() == "first"
+    assert house.stores.holding(ORG, waiting.id) is None
 
 
 def test_one_store_serves_all() -> None:

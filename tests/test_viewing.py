@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,9 +24,12 @@ from steward.errors import (
     NotTheObject,
     SignInRefused,
     StewardError,
+    StoreSlow,
+    StoreUnavailable,
 )
 from steward.exchange import BodyState, Record
 from steward.ports import Person, Put, ViewAct, ViewEntry, ViewSession
+from steward.timed_reads import TimedReads
 from steward.viewing import SESSION_LASTS, SignedIn, Viewing, digest, new_token
 from tests.contracts.records import ORG, OTHER_ORG, a_full_record, new_id
 
@@ -134,6 +138,21 @@ def test_an_object_of_many_octets_is_not_fetched(here: Setting) -> None:
     here.store.objects[row.body_key] = bytes((64 << 20) + 1)
     refused(here, session, row.id, BodyTooLarge)
     refused(here, session, here.keep(body_bytes=65 << 20).id, BodyTooLarge)
+
+
+def test_a_store_that_takes_too_long_is_left_and_the_account_says_so(here: Setting) -> None:
+    row, session, ends = here.keep(), here.sign_in().session, threading.Event()
+
+    class Hanging(MemoryBodyStore):
+        def get(self, key: str, most_bytes: int | None = None) -> bytes:
+            ends.wait(60)
+            raise StoreUnavailable
+
+    store = Hanging()
+    here.viewing = Viewing(here.book, here.ledger, lambda row: store)
+    here.viewing.reads = TimedReads(within_s=0.01)
+    refused(here, session, row.id, StoreSlow)
+    ends.set()
 
 
 def test_an_object_that_is_gone_or_has_no_proper_key_is_told_so(here: Setting) -> None:

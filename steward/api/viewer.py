@@ -27,7 +27,7 @@ from steward.api import viewer_pages as pages
 from steward.api.viewer_gate import STYLE_PATH, Gate
 from steward.api.viewer_style import CSS
 from steward.body_reading import laid_out
-from steward.errors import ProviderUnavailable, SignInRefused, StewardError
+from steward.errors import ProviderUnavailable, SignInRefused, StewardError, StoreSlow
 from steward.ports import IdentityProvider, ViewAct, ViewSession
 from steward.viewing import CALLBACK_PATH, Opened, SignedIn, Viewing
 
@@ -220,10 +220,11 @@ def _opened(
     shown: Callable[[Opened], Response],
     act: ViewAct = ViewAct.OPENED,
 ) -> Response:
-    """A few at a time: whoever comes while others read large bodies waits."""
+    """Laid out a few at a time: whoever comes while others read large bodies waits, but for no bucket but his own."""
     request_id = UUID(request.path_params["request_id"])
+    fetched = viewer.viewing.fetch(session, request_id, _peer(request), act)
     with viewer.room:
-        return shown(viewer.viewing.open(session, request_id, _peer(request), act))
+        return shown(viewer.viewing.opened(fetched))
 
 
 def _shown(opened: Opened) -> pages.Shown:
@@ -282,7 +283,12 @@ async def _refused(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, StewardError)
     log.error("view_refused", exc)
     way = ("/", "Back") if not isinstance(exc, SignInRefused | ProviderUnavailable) else ("/", "Try again")
-    return _html(pages.message("Not shown", exc.message, way=way), exc.status)
+    if isinstance(exc, StoreSlow):
+        way = (request.url.path, "Try again")
+    answer = _html(pages.message("Not shown", exc.message, way=way), exc.status)
+    if exc.retry_after_s is not None:
+        answer.headers["retry-after"] = str(exc.retry_after_s)
+    return answer
 
 
 async def _not_found(request: Request, exc: Exception) -> Response:

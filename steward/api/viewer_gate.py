@@ -28,6 +28,9 @@ HEADERS: Final[Mapping[bytes, bytes]] = {
     b"x-frame-options": b"DENY",
 }
 
+STAY_ON_TLS: Final = (b"strict-transport-security", b"max-age=31536000")
+"""Where VIEW_URL is https, as its cookies need it: a browser comes by nothing else for a year. Of this host alone."""
+
 _WORDS: Final[Mapping[int, str]] = {
     403: "This page opens in a browser's window only, by a browser that says where a request comes from.",
     405: "This method is not allowed here.",
@@ -43,6 +46,7 @@ class Gate:
         self._app = app
         self._origin = view_url.encode()
         self._host = urlsplit(view_url).netloc.lower().encode()
+        self._headers = [*HEADERS.items(), *([STAY_ON_TLS] if urlsplit(view_url).scheme == "https" else [])]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers, or hands over."""
@@ -50,13 +54,14 @@ class Gate:
             return
         status = self._refusal(scope)
         if status is not None:
-            await _refuse(send, status)
+            await _refuse(send, status, list(HEADERS.items()) if status == 421 else self._headers)
             return
 
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
-                kept = [each for each in message["headers"] if each[0].lower() not in HEADERS]
-                message = {**message, "headers": [*kept, *HEADERS.items()]}
+                ours = {name for name, _ in self._headers}
+                kept = [each for each in message["headers"] if each[0].lower() not in ours]
+                message = {**message, "headers": [*kept, *self._headers]}
             await send(message)
 
         await self._app(scope, receive, sent)
@@ -85,12 +90,12 @@ class Gate:
         return None
 
 
-async def _refuse(send: Any, status: int) -> None:
+async def _refuse(send: Any, status: int, carried: list[tuple[bytes, bytes]]) -> None:
     body = _WORDS[status].encode() + b"\n"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
-        *HEADERS.items(),
+        *carried,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

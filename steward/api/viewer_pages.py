@@ -37,8 +37,18 @@ _BODY_WORDS: Final = {
     BodyState.FAILED: "The store refused the body for so long that it was set aside: steward spool ls.",
     BodyState.SHED: "The body was shed: there was no room for it when the call ended.",
     BodyState.LOST: "The body is lost: the process or the disk that held it went before it was stored.",
-    BodyState.STORED: "The body is in a store that this Steward does not ask any more, or may not ask.",
 }
+
+_NO_STORE: Final = (
+    "The body was stored as {}, where BODY_STORE_URL led when this call was made. This Steward has no BODY_STORE_URL "
+    "now: set it again to open the body here, or fetch the object by its key."
+)
+_NOT_ASKED: Final = (
+    "The body was stored as {}, in a bucket that Butler named for this key's owner. This Steward does not ask it any "
+    "more: it was removed in Butler or replaced more than once, or local settings and approvals do not allow it. To "
+    "open the body here, set the bucket again in Butler with the same access key or service account, and approve it "
+    "if it waits: steward pending. Or fetch the object from the bucket by its key."
+)
 
 _PAGE: Final = Markup(
     "<!doctype html><html lang=en><head><meta charset=utf-8>"
@@ -276,7 +286,17 @@ def _body(shown: Shown) -> Markup:
             "<p class=note>This body is too large, or nested too deep, to be laid out. It is shown as it is.</p>"
         )
         return note + _text(shown.row.id, "document", shown.document)
-    return Markup("<p class=note>{}</p>").format(_BODY_WORDS[shown.row.body_state])
+    return Markup("<p class=note>{}</p>").format(shown_text(_without_body(shown.row)))
+
+
+def _without_body(row: Record) -> str:
+    """Why there is nothing to read, and what to do."""
+    if row.body_state is not BodyState.STORED:
+        return _BODY_WORDS[row.body_state]
+    where = row.body_url or row.body_key or "an object without a name"
+    if row.storage_config_id is None:
+        return _NO_STORE.format(where)
+    return _NOT_ASKED.format(where)
 
 
 def _talk(reading: Reading) -> Markup:

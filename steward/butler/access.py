@@ -24,6 +24,7 @@ from steward.butler.reading import MAX_BODY_BYTES
 from steward.butler.secrets_made import CLI_TOKEN, made
 from steward.butler.services import Services
 from steward.butler.store_sessions import SignedIn
+from steward.errors import StewardError
 from steward.words import Secret
 
 SESSION: Final = "mdm_session"
@@ -118,6 +119,18 @@ async def guard(request: Request) -> None:
         if not _is_token(request) and rule.form:
             _same_site(request)
             _bears_token(request)
+
+
+def known(request: Request) -> Visitor | None:
+    """Who looks, as far as that can be told: for a page about what went wrong, also where there is no route."""
+    found: Visitor | None = getattr(request.state, "visitor", None)
+    if found is not None:
+        return found
+    services = services_of(request)
+    try:
+        return _visitor(request, services, address_of(request))
+    except StewardError:
+        return None
 
 
 async def read_body(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
@@ -243,5 +256,14 @@ HEADERS: Final[Mapping[str, str]] = {
     "cache-control": "no-store",
 }
 """On every answer that does not say otherwise itself."""
+
+STAY_ON_TLS: Final = "max-age=31536000"
+"""A browser that came by https comes by nothing else for a year. Of this host alone: what is below is not ours."""
+
+
+def headers_of(services: Services) -> Mapping[str, str]:
+    """What every answer of this Butler bears; over plain http on loopback nothing of TLS."""
+    return {**HEADERS, "strict-transport-security": STAY_ON_TLS} if is_secure(services) else HEADERS
+
 
 SEE_OTHER: Final = HTTPStatus.SEE_OTHER.value

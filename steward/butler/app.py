@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steward import log
 from steward.butler import management, wire
-from steward.butler.access import ANYONE, HEADERS, Rules, guard, services_of
+from steward.butler.access import ANYONE, Rules, guard, headers_of, services_of
 from steward.butler.database import RowsRefused
 from steward.butler.errors import DoorFault, NotAcceptable
 from steward.butler.pages.site import add_pages
@@ -66,7 +66,7 @@ def _readyz(request: Request) -> Response:
 
 
 class _Headed:
-    """Puts `access.HEADERS` on every answer that does not have them otherwise."""
+    """Puts `access.headers_of` on every answer that does not have them otherwise."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class _Headed:
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in headers_of(scope["app"].state.services).items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -89,7 +89,7 @@ def _answered(request: Request, exc: Exception) -> Response:
         log.error("butler_failed", exc)
     problem: Callable[[Request, StewardError], Response] | None = request.app.state.problem
     if problem is not None and not request.url.path.startswith(API):
-        return _headed(problem(request, fault))
+        return _headed(request, problem(request, fault))
     said: dict[str, object] = {"code": fault.code, "message": fault.message}
     if isinstance(fault, NotAcceptable):
         said |= {"field": fault.field} if fault.field else {}
@@ -97,12 +97,12 @@ def _answered(request: Request, exc: Exception) -> Response:
     headers = {"retry-after": str(fault.retry_after_s)} if fault.retry_after_s else {}
     if fault.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return _headed(JSONResponse({"error": said}, status_code=fault.status, headers=headers))
+    return _headed(request, JSONResponse({"error": said}, status_code=fault.status, headers=headers))
 
 
-def _headed(response: Response) -> Response:
+def _headed(request: Request, response: Response) -> Response:
     """An answer to a defect is given outside of everything else, `_Headed` included."""
-    for name, value in HEADERS.items():
+    for name, value in headers_of(services_of(request)).items():
         response.headers.setdefault(name, value)
     return response
 

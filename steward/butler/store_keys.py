@@ -6,6 +6,7 @@ is unique in an organisation and only grows, in the order in which changes becom
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -36,11 +37,15 @@ _CHANGED: Final = text(f"""
     ORDER BY updated_at LIMIT :limit
 """)  # noqa: S608 - names from this file
 
-_ALL: Final = text(f"""
+_USES: Final = f"""
+    WITH k AS (
+        SELECT {_COLUMNS} FROM butler.api_keys WHERE org_id = :org_id {{narrower}}
+        ORDER BY is_active DESC, created_at DESC, id DESC {{bound}}
+    )
     SELECT {", ".join(f"k.{name}" for name in _COLUMNS.split(", "))},
         u.email AS user_email, r.requested_at AS last_used_at,
         coalesce(h.calls, 0) AS calls, coalesce(h.cost, 0) AS cost
-    FROM butler.api_keys k
+    FROM k
     LEFT JOIN butler.users u ON u.id = k.user_id
     LEFT JOIN LATERAL (
         SELECT requested_at FROM butler.requests
@@ -48,11 +53,24 @@ _ALL: Final = text(f"""
     ) r ON true
     LEFT JOIN (
         SELECT api_key_id, sum(calls)::bigint AS calls, sum(cost) AS cost FROM butler.hours
-        WHERE org_id = :org_id AND hour >= CAST(:now AS timestamptz) - interval '30 days' GROUP BY api_key_id
+        WHERE org_id = :org_id AND hour >= CAST(:now AS timestamptz) - interval '30 days'
+            AND api_key_id IN (SELECT id FROM k) GROUP BY api_key_id
     ) h ON h.api_key_id = k.id
-    WHERE k.org_id = :org_id
     ORDER BY k.is_active DESC, k.created_at DESC, k.id DESC
-""")  # noqa: S608 - names from this file
+"""  # noqa: S608 - names from this file
+
+_ALL: Final = text(_USES.format(narrower="", bound=""))
+
+_PAGE: Final = text(
+    _USES.format(
+        narrower="""
+            AND (CAST(:search AS text) = '' OR position(lower(CAST(:search AS text)) IN lower(name)) > 0)
+            AND (CAST(:at AS timestamptz) IS NULL OR (is_active, created_at, id)
+                < (CAST(:is_active AS boolean), CAST(:at AS timestamptz), CAST(:id AS uuid)))
+        """,
+        bound="LIMIT :limit",
+    )
+)
 
 _NAMES: Final = text("SELECT id, name FROM butler.api_keys WHERE org_id = :org_id")
 _GET: Final = text(f"SELECT {_COLUMNS} FROM butler.api_keys WHERE org_id = :org_id AND id = :id")  # noqa: S608
@@ -66,6 +84,19 @@ _BEHAVE: Final = text("""
     UPDATE butler.api_keys SET deprecated_model_behavior = :behavior
     WHERE org_id = :org_id AND id = :id AND revoked_at IS NULL RETURNING name
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlace:
+    """A place in the list of keys: right after this one, which stood there when the page was made."""
+
+    is_active: bool
+    created_at: datetime
+    id: UUID
+
+    def facts(self) -> dict[str, object]:
+        """What the statement asks with."""
+        return {"is_active": self.is_active, "at": self.created_at, "id": self.id}
 
 
 class Keys:
@@ -102,6 +133,14 @@ class Keys:
     def all(self, org_id: UUID, now: datetime) -> list[KeyUse]:
         """All keys, active ones first, newest first, with what each did in the 30 days before `now`."""
         return [_use(row) for row in self._database.rows(_ALL, org_id=org_id, now=now)]
+
+    def page(
+        self, org_id: UUID, now: datetime, search: str = "", after: KeyPlace | None = None, limit: int = 100
+    ) -> list[KeyUse]:
+        """The same in the same order: those whose name has `search` in it, at most `limit` after a place."""
+        at = {"is_active": None, "at": None, "id": None} if after is None else after.facts()
+        facts = {"now": now, "search": search, "limit": limit, **at}
+        return [_use(row) for row in self._database.rows(_PAGE, org_id=org_id, **facts)]
 
     def get(self, org_id: UUID, key_id: UUID) -> ApiKey:
         """Raises NotThere."""

@@ -5,22 +5,26 @@ from __future__ import annotations
 import gzip
 import hashlib
 import secrets
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
 
+from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.api.viewer import SESSION_COOKIE, SIGN_IN_COOKIE, router
 from steward.api.viewer_gate import HEADERS
-from steward.errors import ProviderUnavailable, SignInRefused
+from steward.errors import ProviderUnavailable, SignInRefused, StoreUnavailable
 from steward.exchange import BodyState
 from steward.ports import IdentityProvider, Person, ViewAct
+from steward.timed_reads import AT_ONCE
 from tests.contracts.records import ORG, OTHER_ORG, new_id
 from tests.servers.postgres import Database
 from tests.servers.viewers import CLICKED, LED, TYPED, RunningViewer, Told, a_document, running_viewer
+from tests.servers.waiting import eventually
 
 CANARY = "CANARY-19be"
 ROUTES = (
@@ -208,6 +212,43 @@ def test_a_download_is_octets_with_a_name_of_ours(viewer: RunningViewer) -> None
     assert told.values("content-disposition") == [f'attachment; filename="{row.id}.json"']
     assert orjson.loads(told.body) == document
     assert [each.act for each in viewer.openings()] == [ViewAct.DOWNLOADED]
+
+
+class Hanging(MemoryBodyStore):
+    """A bucket that takes the question and does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.ends = threading.Event()
+
+    def get(self, key: str, most_bytes: int | None = None) -> bytes:
+        self.asked += 1
+        self.ends.wait(60)
+        raise StoreUnavailable
+
+
+def test_a_bucket_that_does_not_answer_is_said_and_holds_up_no_other(viewer: RunningViewer) -> None:
+    config_id, bucket, told = uuid4(), Hanging(), []
+    viewer.others[config_id] = bucket
+    slow, other = viewer.keep(a_document(CANARY), storage_config_id=config_id), viewer.keep(a_document("of another"))
+    viewer.sign_in()
+    asking = [
+        threading.Thread(target=lambda: told.append(viewer.ask(f"/requests/{slow.id}"))) for _ in range(AT_ONCE + 2)
+    ]
+    for each in asking:
+        each.start()
+    eventually(lambda: bucket.asked == AT_ONCE)
+    assert "of another" in viewer.ask(f"/requests/{other.id}").text
+    for each in asking:
+        each.join(60)
+    bucket.ends.set()
+    assert [each.status for each in told] == [503] * len(asking)
+    assert all("did not answer in time" in each.text and each.values("retry-after") == ["5"] for each in told)
+    assert f"href='/requests/{slow.id}'" in told[0].text
+    assert bucket.asked == AT_ONCE
+    assert [each.request_id for each in viewer.openings()] == [other.id]
+    assert [each.code for each in viewer.account()].count("store_slow") == len(asking)
 
 
 @pytest.mark.parametrize("path", BODIES)

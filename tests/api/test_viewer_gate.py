@@ -34,7 +34,9 @@ class Behind:
         await send({"type": "http.response.body", "body": b"in"})
 
 
-def ask(fields: list[tuple[str, str]], method: str = "GET", path: str = "/") -> tuple[int, list[Any], Behind]:
+def ask(
+    fields: list[tuple[str, str]], method: str = "GET", path: str = "/", url: str = "https://view.example.com"
+) -> tuple[int, list[Any], Behind]:
     behind, sent = Behind(), []
 
     async def send(message: Any) -> None:
@@ -45,7 +47,7 @@ def ask(fields: list[tuple[str, str]], method: str = "GET", path: str = "/") -> 
 
     headers = [(name.encode(), value.encode("latin-1")) for name, value in fields]
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
-    asyncio.run(Gate(behind, "https://view.example.com")(scope, receive, send))
+    asyncio.run(Gate(behind, url)(scope, receive, send))
     return sent[0]["status"], sent[0]["headers"], behind
 
 
@@ -140,6 +142,7 @@ def test_every_answer_carries_what_keeps_others_out() -> None:
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
+        "strict-transport-security": "max-age=31536000",
     }
     for part in (
         "default-src 'none'",
@@ -157,3 +160,16 @@ def test_what_is_no_http_is_left_unanswered() -> None:
     behind = Behind()
     asyncio.run(Gate(behind, "https://view.example.com")({"type": "websocket"}, None, None))
     assert behind.came == []
+
+
+def test_over_https_a_browser_is_told_to_stay_and_over_http_nothing_of_it() -> None:
+    for fields, method, found in ((TYPED, "GET", 200), (TYPED, "PUT", 405), ([HOST], "GET", 403)):
+        told, headers, _ = ask(fields, method)
+        assert (told, dict(headers)[b"strict-transport-security"]) == (found, b"max-age=31536000")
+        told, headers, _ = ask(fields, method, url="http://view.example.com")
+        assert told == found
+        assert b"strict-transport-security" not in dict(headers)
+    told, headers, _ = ask([("host", "other.example.com"), *TYPED[1:]])
+    assert (told, b"strict-transport-security" in dict(headers)) == (421, False), (
+        "another host is not ours to speak for"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
 from uuid import UUID
@@ -199,3 +200,13 @@ def test_pages_of_a_body_are_within_it() -> None:
         said = words(pages.part_of("ada", row.id, "request", text, page))
         assert f"Page {1 if expected == 'a' else 2} of 2" in said
     assert "Page 1 of 1" in words(pages.part_of("ada", row.id, "request", "", 1))
+
+
+def test_a_body_that_cannot_be_asked_for_says_why_and_what_to_do() -> None:
+    row = a_full_record(body_state=BodyState.STORED, body_url="s3://acme/<b>/x.json.gz", storage_config_id=None)
+    page = pages.call("ada", pages.Shown(row))
+    assert "s3://acme/&lt;b&gt;/x.json.gz" in page
+    assert "BODY_STORE_URL" in page and "steward pending" not in page
+    theirs = pages.call("ada", pages.Shown(replace(row, storage_config_id=UUID(int=3))))
+    assert "set the bucket again in Butler" in theirs and "steward pending" in theirs
+    assert "BODY_STORE_URL" not in theirs

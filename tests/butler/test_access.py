@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from steward.butler.access import FORM_HEADER, SESSION, Rule, form_token
+from steward.butler.access import ANYONE, FORM_HEADER, SESSION, Rule, form_token
 from steward.butler.app import create_butler
 from steward.butler.nouns import Actor, Role
 from steward.butler.store_sessions import TRIES_OF_ACCOUNT, TRIES_OF_ADDRESS, WINDOW, Attempt
@@ -255,6 +256,20 @@ def test_every_answer_has_the_headers(butler: ButlerBench, acme: Tenant, app: Fa
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] in {"no-referrer", "same-origin"}
         assert "access-control-allow-origin" not in headers
+
+
+def test_a_browser_that_came_by_https_is_told_to_stay_and_no_other(butler: ButlerBench, app: FastAPI) -> None:
+    paths = ("/sign-in", "/nowhere", "/api/v1/me", "/static/butler.css", "/broken")
+
+    def broken() -> None:
+        raise ValueError
+
+    for each in (app, apart := create_butler(replace(butler.services, public_url="https://butler.example.com"))):
+        each.get("/broken")(broken)
+        each.state.rules = {**each.state.rules, "GET /broken": ANYONE}
+    for path in paths:
+        assert "strict-transport-security" not in Asker(app).get(path).headers
+        assert Asker(apart).get(path).headers["strict-transport-security"] == "max-age=31536000", path
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

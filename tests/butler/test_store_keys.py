@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from steward.butler.errors import NotThere
+from steward.butler.store_keys import KeyPlace
 from steward.errors import LedgerFault
 from tests.servers.butler import ButlerBench
 
@@ -75,3 +76,16 @@ def test_the_name_and_the_use_of_each(butler: ButlerBench) -> None:
         acme.owner.email,
     )
     assert (use.calls, use.last_used_at) == (0, None)
+
+
+def test_a_page_is_of_one_organisation_and_follows_the_place_before_it(butler: ButlerBench) -> None:
+    acme, other, keys = butler.tenant("acme"), butler.tenant("other"), butler.services.keys
+    names = [f"k{number}" for number in range(5)]
+    for name in names:
+        keys.create(acme.owner, name)
+    keys.create(other.owner, "k-theirs")
+    first = keys.page(acme.bearer.org_id, butler.clock(), limit=3)
+    last = first[-1].key
+    rest = keys.page(acme.bearer.org_id, butler.clock(), "K", KeyPlace(last.is_active, last.created_at, last.id), 3)
+    assert [use.key.name for use in [*first, *rest]] == names[::-1]
+    assert [*first, *rest] == keys.all(acme.bearer.org_id, butler.clock())

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event
 
 from steward.butler.store_records import MAX_METADATA_KEYS, Applied
 from tests.butler.calls import received
@@ -198,3 +199,22 @@ def test_a_clock_that_is_ahead_hides_no_lag(butler: ButlerBench, acme: Tenant) -
     ingest(butler, acme, received(requested_at=datetime(2999, 1, 1, tzinfo=UTC)))
     (seen,) = butler.services.stewards.all(acme.bearer.org_id)
     assert seen.newest_record_at == butler.clock()
+
+
+def test_a_batch_reads_what_is_known_of_its_own_tags_alone(butler: ButlerBench, acme: Tenant) -> None:
+    for number in range(0, MAX_METADATA_KEYS, 50):
+        tags = {f"Tag-{number + each}": "x" for each in range(50)}
+        butler.services.records.ingest(acme.bearer, [received(tags=tags)], butler.clock())
+    read: list[int] = []
+
+    def noted(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "registers" in statement and statement.lstrip().startswith("SELECT"):
+            read.append(cursor.rowcount)
+
+    event.listen(butler.postgres.engine, "after_cursor_execute", noted)
+    batch = [received(tags={"Tag-3": "y", "Beyond": "z"})]
+    butler.services.records.ingest(acme.bearer, batch, butler.clock())
+    assert read == [1]
+    known = {key.name: key for key in butler.services.metadata_keys.all(acme.bearer.org_id)}
+    assert len(known) == MAX_METADATA_KEYS and "Beyond" not in known
+    assert (known["Tag-3"].calls, known["Tag-3"].distinct_values, known["Tag-4"].calls) == (2, 2, 1)

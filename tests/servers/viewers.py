@@ -24,7 +24,8 @@ from steward.adapters.postgres_view_book import PostgresViewBook
 from steward.api.viewer import SESSION_COOKIE, viewer_app
 from steward.exchange import BodyState, Record
 from steward.listener import ListenerLimits, listener
-from steward.ports import IdentityProvider, Put, ViewAct, ViewBook, ViewEntry
+from steward.ports import BodyStore, IdentityProvider, Put, ViewAct, ViewBook, ViewEntry
+from steward.timed_reads import TimedReads
 from steward.viewing import Viewing, new_token
 from tests.contracts.records import ORG, a_full_record, new_id
 from tests.servers.listening import listening
@@ -65,6 +66,8 @@ class RunningViewer:
     store: MemoryBodyStore
     name: str = "localhost"
     cookies: dict[str, str] = field(default_factory=dict)
+    others: dict[UUID, BodyStore] = field(default_factory=dict)
+    """Where rows of these configs have their bodies; all others in `store`."""
 
     @property
     def url(self) -> str:
@@ -181,10 +184,16 @@ def running_viewer(
     """Serves until the block ends. `provider`: made with the viewer's address."""
     late = Late()
     store = MemoryBodyStore()
+    others: dict[UUID, BodyStore] = {}
     book, ledger = PostgresViewBook(database.engine), PostgresLedger(database.engine)
-    viewing = Viewing(book, ledger, lambda row: store, groups, butler_urls)
+
+    def store_of(row: Record) -> BodyStore:
+        return store if row.storage_config_id is None else others.get(row.storage_config_id, store)
+
+    viewing = Viewing(book, ledger, store_of, groups, butler_urls)
+    viewing.reads = TimedReads(within_s=5, room_s=0.5)
     with ExitStack() as undo, listening(late, listener(ListenerLimits())) as running:
-        viewer = RunningViewer(running.port, book, ledger, store, name)
+        viewer = RunningViewer(running.port, book, ledger, store, name, others=others)
         made = provider(viewer.url) if provider else None
         if made is not None:
             undo.callback(made.close)

@@ -1,4 +1,4 @@
-"""The audit log: who changed what, newest first; an owner who opens it has seen what owners are told."""
+"""The audit log: who changed what, newest first; an owner says there that he has seen what owners are told."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from uuid import UUID
 
 from fastapi import Response
 
+from steward.butler.errors import NotAcceptable
 from steward.butler.nouns import AuditEntry
 from steward.butler.pages import phrases
 from steward.butler.pages.door import Looking
-from steward.butler.pages.serving import page_of, pages_router, show
+from steward.butler.pages.serving import away, page_of, pages_router, show
 from steward.butler.store_audit import AuditFilter
 
 router = pages_router()
@@ -35,14 +36,13 @@ def audit_page(visitor: Looking) -> Response:
     wanted = said.get("object", "") if said.get("object", "") in OBJECTS else ""
     which = AuditFilter(_before(said.get("before", "")), actor or None, wanted or None)
     entries = audit.page(session.org_id, which, PAGE + 1)
-    page = page_of(visitor, "Audit", "audit")
     told = audit.notices(session.org_id, session.user_id)
-    if told and which == AuditFilter():
-        audit.notices_seen(session.org_id, session.user_id, told[0].at)
     return show(
         visitor,
         "audit.html",
-        page,
+        page_of(visitor, "Audit", "audit"),
+        told=told,
+        told_until=told[0].at.isoformat() if told else "",
         entries=entries[:PAGE],
         older=_older(entries, actor, wanted),
         actors=actors,
@@ -50,6 +50,27 @@ def audit_page(visitor: Looking) -> Response:
         objects=[(each, phrases.action_words(f"{each}.")) for each in OBJECTS],
         object=wanted,
     )
+
+
+@router.post("/audit/seen")
+def notices_seen(visitor: Looking) -> Response:
+    """He has seen what was shown with the button, and nothing that came after it."""
+    session, audit = visitor.session, visitor.services.audit
+    until = _moment(visitor.form.needed("until", 40))
+    told = audit.notices(session.org_id, session.user_id)
+    if told:
+        audit.notices_seen(session.org_id, session.user_id, min(until, told[0].at))
+    return away("/audit")
+
+
+def _moment(said: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(said)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise NotAcceptable("until")
+    return at
 
 
 def _older(entries: list[AuditEntry], actor: str, wanted: str) -> str:

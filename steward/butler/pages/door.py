@@ -68,6 +68,11 @@ class Visitor:
         """What was sent."""
         return Form(access.form_of(self.request))
 
+    def still(self) -> None:
+        """For what takes long: asks again. Raises NotSignedIn when the session has ended meanwhile."""
+        if self.services.sessions.find(self._signed().token, self.session.kind, self.now) is None:
+            raise NotSignedIn
+
     def sure(self) -> None:
         """For what decides over data or trust. Raises PasswordNeeded, SignInFailed, TooManyTries."""
         if self.now < self.session.fresh_until:

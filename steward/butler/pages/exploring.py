@@ -1,14 +1,16 @@
 """The request explorer, one request's panel and page, and the same calls as a CSV file.
 
-Refuses to filter by a tag that is not active: it would read every call of the time. A file is written in pages as it is
-read, so that a month of calls needs no more memory than one page.
+Refuses to filter by a tag that is not active: it would read every call of the time. A file has every call of the
+filter: it is written in pages as it is read, so that a year needs no more memory than one page. One that cannot be read
+to its end, or whose reader is signed out meanwhile, breaks off within the transfer, and no browser keeps it as whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -22,7 +24,8 @@ from steward.butler.pages.filters import View
 from steward.butler.pages.numbers import Figure
 from steward.butler.pages.serving import away, page_of, pages_router, show
 from steward.butler.pages.watching import curl_line
-from steward.butler.views import Call, CallPage, Filter
+from steward.butler.store_explorer import Explorer
+from steward.butler.views import MAX_PAGE, Call, CallPage, Filter
 from steward.exchange import BodyState, ErrorCode, Outcome
 
 router = pages_router()
@@ -30,8 +33,8 @@ router = pages_router()
 PAGE: Final = 50
 MENU: Final = 100
 """Entries of a menu: the page comes anew every few seconds."""
-MAX_EXPORT: Final = 100_000
-"""Rows of one file."""
+LOOK_EVERY: Final = 50
+"""Pages of a file after which is asked whether its reader is still signed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ def requests_csv(visitor: Looking) -> Response:
     active = frozenset(each.name for each in services.metadata_keys.all(org_id) if each.is_active)
     which = asked.which(asked.only_active(view, active)[0], visitor.now)
     headers = {"content-disposition": 'attachment; filename="requests.csv"'}
-    lines = _lines(visitor, org_id, which, services.keys.names(org_id))
+    lines = file_of(services.explorer, org_id, which, services.keys.names(org_id), visitor.still)
     return StreamingResponse(lines, 200, headers, media_type="text/csv; charset=utf-8")
 
 
@@ -243,17 +246,20 @@ def _is(view: View, name: str, value: str) -> bool:
     return view.value(name) == value
 
 
-def _lines(visitor: Visitor, org_id: UUID, which: Filter, keys: Mapping[UUID, str]) -> Iterator[str]:
+def file_of(
+    explorer: Explorer, org_id: UUID, which: Filter, keys: Mapping[UUID, str], still: Callable[[], object]
+) -> Iterator[str]:
+    """All calls, a page at a time. `still` raises once nobody may read on."""
     yield csv_lines.HEAD
-    cursor, written = None, 0
-    while written < MAX_EXPORT:
-        page = visitor.services.explorer.page(org_id, which, cursor, 200)
-        for row in page.rows:
-            yield csv_lines.line_of(row, keys)
-        written += len(page.rows)
+    cursor = None
+    for number in count(1):
+        page = explorer.page(org_id, which, cursor, MAX_PAGE)
+        yield "".join(csv_lines.line_of(row, keys) for row in page.rows)
         cursor = page.older
         if cursor is None:
             return
+        if number % LOOK_EVERY == 0:
+            still()
 
 
 def waterfall(call: Call) -> tuple[Fall, ...]:

@@ -1,7 +1,7 @@
 """What page routes share: a page from a template, a redirect after a write, and a page for what went wrong.
 
 Refuses to say more of a fault than its fixed sentence. The page for it says what failed, what still works and what to
-do; somebody who is not signed in is asked to, and comes back to where he was.
+do, in the frame of every page for who is signed in; somebody who is not is asked to, and comes back to where he was.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _TITLES: Final = {
 def page_of(visitor: Visitor, title: str, current: str, live: bool = False) -> frame.Page:
     """The frame around a page for whoever is signed in. Raises NotSignedIn."""
     services, session, now = visitor.services, visitor.session, visitor.now
-    notices = frame.told(services.audit.notices(session.org_id, session.user_id), now)
+    notices: tuple[frame.Notice, ...] = ()
+    if current != "audit":  # which shows all of them
+        notices = frame.told(services.audit.notices(session.org_id, session.user_id), now)
     if current in {"overview", "requests", "stewards"}:
         notices = (*frame.behind(services.stewards.all(session.org_id), now), *notices)
     return frame.Page(
@@ -79,7 +81,7 @@ def pages_router() -> APIRouter:
 
 
 def problem(request: Request, fault: StewardError) -> Response:
-    """A fault as a page: what failed, what still works, what to do."""
+    """A fault as a page: what failed, what still works, what to do. It asks the database for nothing but who looks."""
     if fault.status == 401:
         return _to_sign_in(request)
     works, todo = "", ""
@@ -87,16 +89,37 @@ def problem(request: Request, fault: StewardError) -> Response:
         works = "Your Stewards go on relaying calls, and keep what they have to report until Butler takes it."
         todo = "Try again in a moment. If it stays, whoever runs this Butler should look at its log and its database."
     renderer: Renderer = request.app.state.renderer
-    now = access.services_of(request).now()
-    title = _TITLES.get(fault.status, "This did not work")
-    page = frame.Page(title, "", request.url.path, "/", None, "", theme_of(request), now)
+    values = {"what": fault.message, "works": works, "todo": todo, "door": _door(request)}
     again = request.url.path if request.method == "GET" and fault.status >= 500 else ""
-    text = renderer.html("problem.html", page=page, what=fault.message, works=works, todo=todo, again=again)
+    text = renderer.html("problem.html", page=_problem_page(request, fault.status), again=again, **values)
     headers = {"retry-after": str(fault.retry_after_s)} if fault.retry_after_s else None
     return HTMLResponse(text, fault.status, headers)
 
 
+def _problem_page(request: Request, status: int) -> frame.Page:
+    """Framed for who is known to be signed in; after a fault of ours nobody is looked up again."""
+    services = access.services_of(request)
+    known = getattr(request.state, "visitor", None) if status >= 500 else access.known(request)
+    title, here = _TITLES.get(status, "This did not work"), Visitor(services, request, known).here
+    return frame.Page(
+        title=title,
+        current="",
+        path=request.url.path,
+        here=here if request.method == "GET" else "/",
+        session=known.session if known else None,
+        csrf=known.csrf if known else "",
+        theme=theme_of(request),
+        now=services.now(),
+        nav=frame.NAV if known else (),
+    )
+
+
 def _to_sign_in(request: Request) -> Response:
+    return away(_door(request))
+
+
+def _door(request: Request) -> str:
+    """Where one signs in and then comes back to here."""
     query = f"?{request.url.query}" if request.url.query else ""
     back = request.url.path + query if request.method == "GET" else "/"
-    return away(f"/sign-in?{urlencode({'next': back})}" if back != "/" else "/sign-in")
+    return f"/sign-in?{urlencode({'next': back})}" if back != "/" else "/sign-in"

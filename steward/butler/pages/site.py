@@ -81,6 +81,7 @@ RULES: Final[Rules] = {
     "POST /members/{user_id}/remove": _OWNER,
     "POST /members/invitations/{invitation_id}/withdraw": _OWNER,
     "GET /audit": _VIEWER,
+    "POST /audit/seen": _VIEWER,
     "GET /account": _VIEWER,
     "POST /account/password": _VIEWER,
     "POST /account/sessions/{session_id}/end": _VIEWER,

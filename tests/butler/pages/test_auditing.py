@@ -1,4 +1,4 @@
-"""The audit log: narrowed, paged, and what owners are told is seen when it is opened."""
+"""The audit log: narrowed, paged, and what owners are told is seen once an owner says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 
 from steward.butler.nouns import Role
-from tests.butler.pages.visits import House
+from tests.butler.pages.visits import House, Visit
 
 
 def test_every_change_is_there_and_can_be_narrowed(house: House) -> None:
@@ -39,10 +39,45 @@ def test_the_log_pages_through_every_entry_once(house: House) -> None:
     assert first.count("<tr>") + second.count("<tr>") == 70 + 4 + 2  # three activated, one labelled; two heads
 
 
-def test_what_owners_are_told_is_told_until_the_log_is_opened(house: House) -> None:
+def _change_storage(visit: Visit, bucket: str = "acme-bodies") -> None:
+    visit.send("/storage/organisation", on="/storage", provider="s3", bucket=bucket, s3_region="eu-central-1")
+
+
+def _until(visit: Visit) -> str:
+    found = re.search(r'name="until" value="([^"]+)"', visit.text("/audit"))
+    assert found is not None
+    return unescape(found[1])
+
+
+def test_what_owners_are_told_is_told_until_one_says_that_he_saw_it(house: House) -> None:
     visit = house.visit()
-    visit.send("/storage/organisation", on="/storage", provider="s3", bucket="acme-bodies", s3_region="eu-central-1")
+    _change_storage(visit)
     assert "See the audit log" in visit.words("/keys")
     assert "See the audit log" not in house.visit(Role.ADMIN).words("/keys")
-    visit.text("/audit")
+    words = visit.words("/audit")
+    assert "acme-bodies" in words.split("Mark all as seen")[1].split("Person")[0]
+    assert "See the audit log" in visit.words("/keys"), "to look changes nothing"
+    assert visit.send("/audit/seen", on="/audit", until=_until(visit)).headers["location"] == "/audit"
     assert "See the audit log" not in visit.words("/keys")
+    assert "Mark all as seen" not in visit.words("/audit")
+
+
+def test_what_came_after_the_button_was_shown_is_not_seen_with_it(house: House) -> None:
+    visit = house.visit()
+    _change_storage(visit)
+    until = _until(visit)
+    _change_storage(visit, "acme-later")
+    visit.send("/audit/seen", until=until)
+    assert "acme-later" in visit.words("/audit").split("Mark all as seen")[1].split("Person")[0]
+    visit.send("/audit/seen", until="2999-01-01T00:00:00+00:00")
+    _change_storage(visit, "acme-last")
+    assert "See the audit log" in visit.words("/keys"), "nobody has seen what is still to come"
+
+
+def test_another_site_marks_nothing_as_seen(house: House) -> None:
+    visit = house.visit()
+    _change_storage(visit)
+    assert visit.asker.post("/audit/seen", data={"until": _until(visit)}).status_code == 403
+    for wrong in ("", "soon", "2026-11-18T12:00:00"):
+        assert visit.send("/audit/seen", until=wrong).status_code == 422
+    assert "See the audit log" in visit.words("/keys")

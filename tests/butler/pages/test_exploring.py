@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import io
 import re
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
+from itertools import islice
 from uuid import UUID
 
-from steward.butler.pages import exploring
-from steward.butler.views import Call, Filter
+import pytest
+from fastapi import Request
+
+from steward.butler import access
+from steward.butler.errors import NotSignedIn
+from steward.butler.pages import door, exploring
+from steward.butler.store_explorer import Explorer
+from steward.butler.store_sessions import Attempt
+from steward.butler.views import Call, CallPage, CallRow, Cursor, Filter
+from steward.errors import LedgerUnavailable
+from steward.listener import ListenerLimits, listener
+from steward.words import Secret
 from tests.butler.pages.visits import House, Visit, words_of
 from tests.butler.seed import FORMULA, HOSTILE
+from tests.contracts.records import ORG
+from tests.servers.butler import PASSWORD
+from tests.servers.listening import listening
 
 _ROW = re.compile(r'<tr class="row" id="r-([0-9a-f-]{36})"')
 
@@ -134,6 +151,57 @@ def test_the_file_has_every_call_that_the_filter_has_and_no_formula(house: House
     assert FORMULA not in cells
 
 
+class Endless(Explorer):
+    """Pages without a database: as many calls as it is told of."""
+
+    def __init__(self, row: CallRow, rows: int) -> None:
+        self._row, self._left = row, rows
+
+    def page(self, org_id: UUID, which: Filter, cursor: Cursor | None = None, limit: int = 50) -> CallPage:
+        size = min(limit, self._left)
+        self._left -= size
+        return CallPage((self._row,) * size, Cursor(self._row.requested_at, self._row.id) if self._left else None, None)
+
+
+def _row(house: House) -> CallRow:
+    now = house.bench.clock()
+    which = Filter(now - timedelta(days=1), now)
+    return house.bench.services.explorer.page(house.acme.owner.org_id, which).rows[0]
+
+
+def _file(row: CallRow, rows: int) -> Iterator[str]:
+    which = Filter(row.requested_at, row.requested_at)
+    return exploring.file_of(Endless(row, rows), ORG, which, {}, lambda: None)
+
+
+def test_a_file_of_any_length_is_whole(house: House) -> None:
+    assert sum(piece.count("\r\n") for piece in _file(_row(house), 100_300)) == 100_301
+
+
+def test_a_file_takes_the_memory_of_a_page_however_long(house: House) -> None:
+    row, peaks = _row(house), []
+    for pages in (2, 40):
+        tracemalloc.start()
+        for _ in _file(row, pages * 200):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0], peaks
+
+
+def test_who_is_signed_out_meanwhile_reads_no_further(house: House) -> None:
+    attempt = Attempt(house.acme.owner.email, Secret(PASSWORD), "-", "browser", "test", house.acme.owner.org_id)
+    signed = house.bench.services.sessions.sign_in(attempt, house.bench.clock())
+    person = access.Visitor(signed.session, signed.token, "-")
+    visitor = door.Visitor(house.bench.services, Request({"type": "http"}), person)
+    row, which = _row(house), Filter(house.bench.clock(), house.bench.clock())
+    lines = exploring.file_of(Endless(row, 30_000), house.acme.owner.org_id, which, {}, visitor.still)
+    assert len(list(islice(lines, 60))) == 60
+    house.bench.services.sessions.end(visitor.actor, visitor.session.id)
+    with pytest.raises(NotSignedIn):
+        list(lines)
+
+
 def test_a_waterfall_is_of_what_is_known(house: House) -> None:
     call = house.bench.services.explorer.get(house.acme.owner.org_id, _id(_known(house, failed=False)[0]))
     told = exploring.waterfall(replace(call, response_time_ms=1000, ttft_ms=250))
@@ -159,3 +227,28 @@ def test_a_menu_of_many_keys_is_cut_and_says_so(empty_house: House) -> None:
     page = empty_house.visit().text("/requests")
     assert page.count("?key=") == exploring.MENU
     assert "And 3 more" in page
+
+
+class Failing(Endless):
+    """One whose database goes away after some pages."""
+
+    def page(self, org_id: UUID, which: Filter, cursor: Cursor | None = None, limit: int = 50) -> CallPage:
+        if self._left < 1000:
+            raise LedgerUnavailable
+        return super().page(org_id, which, cursor, limit)
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_a_transfer_that_failed(house: House) -> None:
+    """Not a shorter file: the answer's last chunk never comes."""
+    visit = house.visit()
+    house.app.state.services = replace(house.bench.services, explorer=Failing(_row(house), 3000))
+    cookies = "; ".join(f"{name}={value}" for name, value in visit.asker.cookies.items())
+    with listening(house.app, listener(ListenerLimits())) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+        connection.request("GET", "/requests.csv", headers={"Cookie": cookies})
+        answer = connection.getresponse()
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            answer.read()
+        connection.close()
+    assert answer.status == 200
+    assert cut.value.partial.startswith(b"id,requested_at")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from html import unescape
+
+import pytest
 
 from steward.butler.nouns import Role
 from steward.butler.secrets_made import digest
@@ -64,3 +67,68 @@ def test_a_key_shows_what_it_called_and_cost(house: House) -> None:
     words = house.visit().words("/keys")
     assert sum(use.calls for use in uses) == 160
     assert all(f"{use.calls:,}" in words for use in uses)
+
+
+def _many(house: House, number: int) -> list[str]:
+    """Names, newest first."""
+    for each in range(number):
+        house.bench.services.keys.create(house.acme.owner, f"key-{each:04}", None)
+    return [f"key-{each:04}" for each in reversed(range(number))]
+
+
+_NAMED = re.compile(r'<span class="cut">(key-[0-9]{4})</span>')
+
+
+def test_a_hundred_keys_stand_on_a_page_and_every_key_on_one(empty_house: House) -> None:
+    visit, names, path, seen = empty_house.visit(), _many(empty_house, 250), "/keys", []
+    revoked = empty_house.bench.services.keys.names(empty_house.acme.owner.org_id)
+    gone = [key_id for key_id, name in revoked.items() if name in names[:30]]
+    for key_id in gone:
+        empty_house.bench.services.keys.revoke(empty_house.acme.owner, key_id)
+    pages = []
+    while path:
+        page = visit.text(path)
+        pages.append(len(_NAMED.findall(page)))
+        seen += _NAMED.findall(page)
+        older = re.search(r'href="(/keys\?[^"]*)" rel="next"', page)
+        path = unescape(older[1]) if older else ""
+    assert pages == [100, 100, 50]
+    assert seen == [*names[30:], *names[:30]]
+    assert '<a class="button" href="/keys">First</a>' in page
+
+
+def test_a_key_is_found_by_a_part_of_its_name(empty_house: House) -> None:
+    visit = empty_house.visit()
+    _many(empty_house, 130)
+    empty_house.bench.services.keys.create(empty_house.acme.owner, "100%_Sure", None)
+    assert _NAMED.findall(visit.text("/keys?name=KEY-012")) == [f"key-012{each}" for each in reversed(range(10))]
+    page = visit.text("/keys?name=key")
+    assert len(_NAMED.findall(page)) == 100 and "name=key&amp;after=active_" in page
+    assert "100%_Sure" in visit.text("/keys?name=%25_s") and not _NAMED.findall(visit.text("/keys?name=%25"))
+    words = visit.words("/keys?name=nobody")
+    assert "No key matches" in words and "No API key yet" not in words and "Create a key" in words
+
+
+def test_what_is_done_to_a_key_leads_back_to_where_it_stood(empty_house: House) -> None:
+    visit = empty_house.visit()
+    _many(empty_house, 3)
+    key_id = next(iter(empty_house.bench.services.keys.names(empty_house.acme.owner.org_id)))
+    assert f'href="/keys?name=key&amp;revoke={key_id}"' in visit.text("/keys?name=key")
+    assert 'name="back" value="/keys?name=key"' in visit.text(f"/keys?name=key&revoke={key_id}")
+    sent = visit.send(f"/keys/{key_id}/behavior", behavior="warn", back="/keys?name=key")
+    assert sent.headers["location"] == "/keys?name=key"
+    for led in ("https://evil.example/keys?", "//evil.example/keys?", "/storage", ""):
+        assert visit.send(f"/keys/{key_id}/revoke", back=led).headers["location"] == "/keys"
+
+
+@pytest.mark.parametrize(
+    "query", ["after=x", "after=active_2026-99-01T00:00:00Z_" + "0" * 36, "name=%00", "revoke=%27", "name=" + "a" * 900]
+)
+def test_a_hostile_address_shows_a_page(house: House, query: str) -> None:
+    assert "API keys" in house.visit().words(f"/keys?{query}")
+
+
+def test_every_figure_of_a_narrow_page_says_what_it_is(house: House) -> None:
+    page = house.visit().text("/keys")
+    cells = re.findall(r'<td class="num k4">(.*?)</td>', page)
+    assert len(cells) > 3 and all('<span class="narrow-only"> call' in cell for cell in cells)

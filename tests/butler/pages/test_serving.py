@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import uuid4
 
 from sqlalchemy.engine import Engine
 
 from steward.adapters.postgres_connection import PostgresAddress, open_engine
+from steward.butler.access import ANYONE
 from steward.butler.app import create_butler
+from steward.butler.nouns import Role
 from steward.butler.passwords import Passwords
 from steward.butler.services import Site, over
 from tests.butler.pages.visits import House, Visit
@@ -41,3 +44,29 @@ def test_a_form_that_is_too_long_is_not_read(house: House) -> None:
     visit = house.visit()
     answer = visit.asker.post("/keys", data={"csrf": visit.token(), "name": "x" * 100_000})
     assert answer.status_code == 413 and "<h1>Too long</h1>" in answer.text
+
+
+def test_whoever_is_signed_in_finds_the_way_on_from_what_went_wrong(house: House) -> None:
+    visit = house.visit(Role.VIEWER)
+
+    def broken() -> None:
+        raise ValueError("CANARY")
+
+    house.app.get("/broken")(broken)
+    house.app.state.rules = {**house.app.state.rules, "GET /broken": ANYONE}
+    missing, defect = visit.get("/nowhere"), visit.get("/broken")
+    refused = visit.asker.post("/stewards", data={"csrf": visit.token("/account")})
+    unknown = visit.get(f"/requests/{uuid4()}")
+    assert [each.status_code for each in (missing, defect, refused, unknown)] == [404, 500, 403, 404]
+    for answer in (missing, defect, refused, unknown):
+        assert 'aria-label="Pages"' in answer.text and 'href="/requests"' in answer.text, answer.status_code
+        assert "acme" in answer.text and "CANARY" not in answer.text
+    assert visit.send("/theme", on="/nowhere", theme="dark", next="/nowhere").status_code == 303
+
+
+def test_nobody_is_shown_the_navigation_and_led_to_the_sign_in(house: House) -> None:
+    visit = Visit(house.app)
+    answer = visit.get("/nowhere?a=1")
+    assert answer.status_code == 404 and 'aria-label="Pages"' not in answer.text
+    assert 'href="/sign-in?next=%2Fnowhere%3Fa%3D1"' in answer.text
+    assert "<title>Not found · Butler</title>" in answer.text
