@@ -46,7 +46,7 @@ class LambdaLog:
         self._logger = Logger(_LOGGER, level="DEBUG", sampling_rate=0, stream=stream, logger_formatter=formatter)
         logging.getLogger(_LOGGER).propagate = False
         self._cold = True
-        log.configure(level, _Sink(self._logger))
+        log.configure(level, _Sink())
 
     def begins(self, context: Any) -> None:
         """A call: from here on lines say which."""
@@ -65,12 +65,8 @@ def _closed(domain: re.Pattern[str], value: object) -> str:
 class _Sink(io.BytesIO):
     """Where structlog writes: each line goes on to Powertools' Logger, whose level lets all of them through."""
 
-    def __init__(self, logger: Logger) -> None:
-        super().__init__()
-        self._logger = logger
-
     def write(self, line: Any, /) -> int:
         """One whole line."""
         said = orjson.loads(line)
-        self._logger.log(log.LEVELS.get(said.get("level"), logging.CRITICAL), said)
+        logging.getLogger(_LOGGER).log(log.LEVELS.get(said.get("level"), logging.CRITICAL), said)
         return len(line)

@@ -7,14 +7,14 @@ not carry, becomes one of our errors in the caller's dialect, and its row says w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
 import orjson
 
 from handlers.answer_size import AnswerSize
-from handlers.aws_events import Front, Request, Response
+from handlers.aws_events import Front, Request, Response, spelled
 from steward import log
 from steward.errors import (
     AnswerTooLarge,
@@ -142,6 +142,20 @@ class BufferedCycle:
             return Response(self._status, self._headers, self._whole())
         return refusal(self.refused or InternalError(), self.request)
 
+    def spelled(self, response: Response, event: Mapping[str, Any]) -> dict[str, Any]:
+        """As the front wants it, in the smaller spelling; our own error for what it still could not carry."""
+        size = self._size(response)
+        if size.bytes > self.front.answer_bytes:
+            response = refusal(AnswerTooLarge(f"The answer is too large: {self.front.larger}"), self.request)
+            size = self._size(response)
+        return spelled(response, event, self.front, size.is_text)
+
+    def _size(self, response: Response) -> AnswerSize:
+        size = AnswerSize(response.headers, self.ascii_only)
+        size.add(response.body)
+        size.end()
+        return size
+
     def _whole(self) -> bytes:
         return b"" if self.request.method == "HEAD" or self._status in (204, 304) else b"".join(self._pieces)
 
@@ -184,6 +198,10 @@ class BoundedUpstream:
         answer = await self._upstream.send(outbound, body, on_sent)
         cycle = _RUNNING.get(None)
         return answer if cycle is None else _BoundedAnswer(answer, cycle)
+
+    def forget_idle(self) -> None:
+        """See ports.Upstream."""
+        self._upstream.forget_idle()
 
     async def close(self) -> None:
         """See ports.Upstream."""
