@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -19,7 +18,7 @@ from handlers.aws_sandbox import Sandbox
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
-from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
+from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
 from tests.handlers.invoking import CHAT, HEADERS, KEY, Context, alb, field, octets, rest, url
 from tests.said import Said, listening
 from tests.servers.examples import respond
@@ -153,7 +152,7 @@ def test_a_stream_is_refused_before_the_provider_is_asked(
     assert answer["statusCode"] == 400 and field(answer, "x-majordomo-error") == "streaming_unavailable"
     assert not upstream.take()
     (row,) = invoked.rows()
-    assert (row.status_code, row.outcome, row.error_code) == (400, Outcome.COMPLETE, "streaming_unavailable")
+    assert (row.status_code, row.outcome, row.error_message) == (400, Outcome.COMPLETE, ErrorCode.INVALID_REQUEST)
     assert invoked(url(body, path))["statusCode"] == 200, "a Function URL is no load balancer"
     assert invoked(alb())["statusCode"] == 200
 
@@ -164,7 +163,7 @@ def test_a_stream_that_breaks_is_an_error_and_no_half_of_a_body(opened: Opened, 
     assert answer["statusCode"] == 502 and field(answer, "x-majordomo-error") == "upstream_broke"
     assert json.loads(answer["body"])["error"]["code"] == "upstream_broke"
     (row,) = invoked.rows()
-    assert (row.status_code, row.outcome, row.error_code) == (502, Outcome.UPSTREAM_FAILED, "upstream_broke")
+    assert (row.status_code, row.outcome, row.error_message) == (502, Outcome.UPSTREAM_FAILED, ErrorCode.UPSTREAM_FAILED)
 
 
 DIALECTS = {
@@ -186,7 +185,7 @@ def test_an_answer_that_the_load_balancer_would_cut_is_our_own_502(
     assert DIALECTS[path](json.loads(answer["body"]))
     assert "streaming Function URL or its container" in answer["body"]
     (row,) = invoked.rows()
-    assert (row.status_code, row.outcome, row.error_code) == (502, Outcome.COMPLETE, "answer_too_large")
+    assert (row.status_code, row.outcome, row.error_message) == (502, Outcome.COMPLETE, ErrorCode.OTHER)
     assert invoked(url(path=path))["statusCode"] == 200
 
 
@@ -208,7 +207,7 @@ def test_a_provider_that_never_ends_is_left_when_the_answer_outgrows_its_front(
     invoked = opened()
     assert invoked(alb({**CHAT, "stream": True}))["statusCode"] == 502
     assert received[0].gone.wait(20)
-    assert [row.error_code for row in invoked.rows()] == ["answer_too_large"]
+    assert [row.error_message for row in invoked.rows()] == [ErrorCode.OTHER]
 
 
 def test_a_request_larger_than_the_front_carries_is_refused_with_a_row(opened: Opened, upstream: Provider) -> None:
@@ -218,7 +217,7 @@ def test_a_request_larger_than_the_front_carries_is_refused_with_a_row(opened: O
     assert answer["statusCode"] == 413 and field(answer, "x-majordomo-error") == "request_too_large"
     assert not upstream.take()
     (row,) = invoked.rows()
-    assert (row.status_code, row.error_code) == (413, "request_too_large")
+    assert (row.status_code, row.error_message) == (413, ErrorCode.INVALID_REQUEST)
     assert invoked(url(large))["statusCode"] == 200
     assert invoked(url({**CHAT, "user": "x" * (6 << 20)}))["statusCode"] == 413
 
@@ -251,12 +250,10 @@ def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opene
 
 
 def test_nothing_of_an_invocation_is_left_in_tmp(
-    opened: Opened, upstream: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, upstream: Provider, tmp_path: Path
 ) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder)) if False else None
     tempfile.tempdir = str(folder)
     try:
         upstream.respond = lambda received: Answer(200, JSON, [b'"' + b"y" * 900_000 + b'"'])
@@ -325,7 +322,7 @@ def test_counts_are_written_after_each_call(opened: Opened, capsys: pytest.Captu
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
     calls = [each for each in documents if "steward_calls_total" in each]
     assert [(each["provider"], each["status"], each["steward_calls_total"]) for each in calls] == [("openai", "200", 1)]
-    assert sum(each.get("steward_rows_total", 0) for each in documents) == 2 - 1
+    assert sum(each.get("steward_rows_total", 0) for each in documents) == 1
     assert invoked(alb(path="/metrics", method="GET"))["statusCode"] in (200, 401)
 
 
@@ -393,4 +390,3 @@ def test_a_wrong_setting_names_itself_and_no_value(environ: dict[str, str]) -> N
 def test_a_plain_key_in_the_environment_is_warned_of(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     Sandbox({**environ, "_HANDLER": "handlers.aws_lambda.settle"}).begin()
     assert "ENCRYPTION_KEY: a plain secret" in capsys.readouterr().out
-    _ = io
