@@ -64,10 +64,12 @@ def named(value: str) -> Named | None:
     return None
 
 
-def with_secrets(environ: Mapping[str, str], fetch: Fetch | None = None) -> dict[str, str]:
+def with_secrets(
+    environ: Mapping[str, str], fetch: Fetch | None = None, within_s: float = WITHIN_S
+) -> dict[str, str]:
     """The environment with every secret that is named in place of its name. All are asked for at once.
 
-    Raises SettingError, naming the setting; also when the answers take longer than WITHIN_S.
+    Raises SettingError, naming the setting; also when the answers take longer than `within_s`.
     """
     wanted: dict[str, Named] = {}
     for setting in TABLE:
@@ -82,7 +84,7 @@ def with_secrets(environ: Mapping[str, str], fetch: Fetch | None = None) -> dict
             wanted[setting.name] = found
     if not wanted:
         return dict(environ)
-    asked = _fetched(set(wanted.values()), fetch or fetcher())
+    asked = _fetched(set(wanted.values()), fetch or fetcher(), within_s)
     return {**environ, **{name: _text(name, asked[place], place) for name, place in wanted.items()}}
 
 
@@ -92,10 +94,10 @@ def plain_secrets(environ: Mapping[str, str]) -> list[str]:
     return [f"ENCRYPTION_KEY: {_PLAIN}"] if value and not value.startswith(("arn:", "ssm:")) else []
 
 
-def _fetched(places: set[Named], fetch: Fetch) -> dict[Named, Future[str]]:
+def _fetched(places: set[Named], fetch: Fetch, within_s: float) -> dict[Named, Future[str]]:
     pool = ThreadPoolExecutor(min(8, len(places)), "steward-secrets")
     asked = {place: pool.submit(fetch, place) for place in places}
-    wait(asked.values(), WITHIN_S)
+    wait(asked.values(), within_s)
     pool.shutdown(wait=False, cancel_futures=True)
     return asked
 
