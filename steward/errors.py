@@ -7,6 +7,7 @@
     |  |- LeakedKey 400       a key of ours stands where the provider's credential belongs
     |  |- MissingKey InvalidKey RevokedKey 401
     |  |- RequestTimeout 408  HeadTooLarge 431  TooManyCalls 429  TooLarge 413  TooManyConnections 503
+    |  |- StreamingUnavailable 400   this host passes no stream on, and refuses to buffer one
     |  `- Unsupported 501     upgrade, a transfer coding other than chunked
     |- UpstreamFault          the provider, or the way to it
     |  |- UpstreamUnreachable UpstreamBadAnswer UpstreamBroke 502
@@ -15,6 +16,7 @@
     |- OwnFault               ours
     |  |- KeyCheckUnavailable 503   the database cannot say whether a key is good
     |  |- NotAccepted 503           not even the intent of a call can be kept
+    |  |- AnswerTooLarge 502        the provider's answer is larger than this host can carry
     |  |- ShuttingDown 503            the process ends and the grace is over
     |  `- InternalError 500
     |- CallerGone             the caller left; nobody is there to be answered
@@ -143,6 +145,16 @@ class TooLarge(CallerFault):
     message = "The request is larger than this host can take."
 
 
+class StreamingUnavailable(CallerFault):
+    """A stream was asked for where none can be passed on (`ALB_STREAMING=refused`)."""
+
+    code = "streaming_unavailable"
+    message = (
+        "Answers cannot be streamed through this load balancer. Ask for a whole answer, or use this Steward's "
+        "streaming Function URL or its container."
+    )
+
+
 class TooManyCalls(CallerFault):
     """One key has too many calls running."""
 
@@ -246,6 +258,15 @@ class NotAccepted(OwnFault):
     code = "not_accepted"
     message = "The call cannot be recorded at the moment and was not sent. Try again."
     retry_after_s = 2
+
+
+class AnswerTooLarge(OwnFault):
+    """The provider's answer is larger than this host can carry; nothing of it was passed on."""
+
+    status = 502
+    code = "answer_too_large"
+    level = logging.WARNING
+    message = "The provider's answer is larger than this host can carry."
 
 
 class ShuttingDown(OwnFault):
