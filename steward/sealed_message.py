@@ -115,7 +115,7 @@ class MessageSealer:
         Reads the call's files piece by piece; the caller closes `source`.
         """
         key = AESGCM.generate_key(KEY_BYTES * 8)
-        file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
+        file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - the caller closes it
         try:
             sha256, size = _write_object(file, AESGCM(key), self._object_facts(exchange.id), _pieces(exchange))
         except BaseException:
@@ -325,7 +325,7 @@ def _fill(body: Body, plain: _Memory | _Pieces, size: int, folder: str | None) -
         if len(body.data) != size:
             raise ValueError("cut short")
         return
-    body.file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
+    body.file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - the caller closes it
     while size:
         piece = plain.take(min(size, PIECE_BYTES))
         if not piece:

@@ -38,7 +38,7 @@ def call(asked: bytes = CANARY, answer: bytes = b"answer", number: int = 7) -> E
 
 
 def in_file(octets: bytes) -> Body:
-    file = cast(BinaryIO, tempfile.TemporaryFile())
+    file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the body closes it
     file.write(octets)
     return Body(b"", file, len(octets))
 
