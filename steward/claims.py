@@ -6,6 +6,8 @@ deletes nothing: the consumer's role may not, and a lifecycle rule empties `queu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from steward.errors import BodyNotFound, BodyTooLarge, MessageRefused, MessageWaits, StoreFault, StoreRefused
 from steward.exchange import Exchange
 from steward.ports import BodyStore, Put, Stores
@@ -15,15 +17,23 @@ from steward.sealed_message import Claim, MessageSealer, queued_key
 class Claims:
     """Makes messages of calls and calls of messages, by way of the stores where a call is large."""
 
-    def __init__(self, sealer: MessageSealer, stores: Stores, most_text: int) -> None:
-        """`most_text`: characters of the largest message."""
+    def __init__(
+        self, sealer: MessageSealer, stores: Stores, most_text: int, look: Callable[[], None] = lambda: None
+    ) -> None:
+        """`most_text`: characters of the largest message. `look`: before the stores are asked for a large call's."""
         self._sealer = sealer
         self._stores = stores
         self._most_text = most_text
+        self._look = look
 
     def message(self, exchange: Exchange) -> Letter:
-        """What is to be sent of a call; nothing is stored yet. Reads the call's files. Raises OSError."""
+        """What is to be sent of a call; nothing is stored yet. Reads the call's files.
+
+        Raises OSError, and what `look` raises.
+        """
         text = self._sealer.whole(exchange, self._most_text)
+        if text is None:
+            self._look()
         return Letter(self._sealer, self._stores, exchange, text)
 
     def open(self, message: str | bytes) -> Exchange:

@@ -21,6 +21,8 @@ from steward.errors import MessageRefused, MessageWaits, QueueFault
 from steward.exchange import Exchange
 from steward.ports import Depth, Handed, Settled
 
+_LOOK_AGAIN_S = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class ReaderLimits:
@@ -82,8 +84,13 @@ class QueueReader(Settled):
         refused: Callable[[str], None] = lambda reason: None,
         limits: ReaderLimits = ReaderLimits(),
         now: Callable[[], float] = time.time,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Closes `carrier` in the end. `refused` is told of each message that does not open, and why."""
+        """Closes `carrier` in the end. `refused` is told of each message that does not open, and why.
+
+        `ready`: the threads ask for nothing before it says yes.
+        """
+        self._ready = ready
         self._carrier = carrier
         self._claims = claims
         self._refused = refused
@@ -269,6 +276,9 @@ class QueueReader(Settled):
 
     def _reads(self) -> None:
         while not self._ending.is_set():
+            if not self._ready():
+                self._ending.wait(_LOOK_AGAIN_S)
+                continue
             came = self._poll_quietly(self._limits.wait_s)
             if time.monotonic() - self._told.at >= self._limits.depth_s:
                 self._ask_depth()
