@@ -15,6 +15,7 @@ from steward.ports import Stores
 from steward.seal import Keyring
 from steward.sealed_message import MessageSealer
 from steward.settings import Settings
+from steward.wiring.way_out import outward_tls, proxy_towards
 
 if TYPE_CHECKING:
     from steward.adapters.queue_reader import QueueReader
@@ -30,7 +31,23 @@ def open_queue(settings: Settings) -> Carrier:
         from steward.adapters.sqs import SqsCarrier
 
         return SqsCarrier(settings.sqs_queue_url)
+    if settings.after_response == "pubsub" and settings.pubsub_topic is not None:
+        return _open_pubsub(settings)
     raise SettingError(_NO_QUEUE)
+
+
+def _open_pubsub(settings: Settings) -> Carrier:
+    from steward.adapters.pubsub import GOOGLE, PubsubCarrier, PubsubPlace, PubsubWay
+
+    place = PubsubPlace(
+        settings.pubsub_topic,
+        settings.pubsub_subscription,
+        settings.pubsub_dead_letter_subscription,
+        settings.pubsub_emulator_host,
+    )
+    if place.emulator is not None:
+        return PubsubCarrier(place)
+    return PubsubCarrier(place, PubsubWay(outward_tls(settings), proxy_towards(GOOGLE, settings)))
 
 
 def queue_name(settings: Settings) -> str:
@@ -60,5 +77,7 @@ def open_reader(settings: Settings, keyring: Keyring, stores: Stores, refused: C
     """The settler's end. It asks nothing before it is started. `refused`: see QueueReader."""
     from steward.adapters.queue_reader import QueueReader
 
+    if settings.after_response == "pubsub" and settings.pubsub_subscription is None:
+        raise SettingError("PUBSUB_SUBSCRIPTION: not set; who settles pulls from it.")
     claims = queue_claims(settings, keyring, stores, lambda: None)
     return QueueReader(open_queue(settings), claims, refused, ready=lambda: stores.changes() > 0)

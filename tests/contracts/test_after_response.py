@@ -126,7 +126,7 @@ def queued(carrier: Carrier) -> Taken:
     return Taken(sender, read)
 
 
-@pytest.fixture(params=["memory", "inline", "spool", "turns", "carrier", "sqs"])
+@pytest.fixture(params=["memory", "inline", "spool", "turns", "carrier", "sqs", "pubsub", "emulated"])
 def made(request: pytest.FixtureRequest) -> Callable[[], Taken]:
     """Makes the implementation, inside the running loop."""
     simple = {"memory": in_memory, "inline": inline, "spool": spool, "turns": turns}
