@@ -78,6 +78,19 @@ class S3Server:
             client.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})
         return sqs_queue(f"{self.address}/{OWNER}/{name}")
 
+    def user(self, policy: dict[str, Any]) -> tuple[str, str]:
+        """A new user who may do this alone: access key and secret."""
+        name = f"user-{uuid4().hex}"
+        with contextlib.closing(_aws_client(self.address, *self._pair, service="iam")) as iam:
+            iam.create_user(UserName=name)
+            iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(policy))
+            key = iam.create_access_key(UserName=name)["AccessKey"]
+        return key["AccessKeyId"], key["SecretAccessKey"]
+
+    @property
+    def _pair(self) -> tuple[str, str]:
+        return self.access_key_id, self.secret_access_key
+
     def sqs(self) -> Any:
         """The user's own client of SQS, to look at what lies there."""
         return _aws_client(self.address, self.access_key_id, self.secret_access_key, service="sqs")
