@@ -285,10 +285,14 @@ def test_poison_ends_among_the_dead_letters_and_comes_back_by_a_redrive(carrier:
     dead_texts: list[str] = []
 
     def set_aside() -> bool:
-        for each in carrier.receive(10, 0, 0):
+        for each in carrier.receive(10, 0, 60):
             if house.settle(each.text) == [None]:
                 carrier.done([each.receipt])
-        dead_texts.extend(each.text for each in dead.receive(10, 0, 0))
+            else:
+                carrier.hide([each.receipt], 0)
+        letters = dead.receive(10, 0, 60)
+        dead.hide([each.receipt for each in letters], 0)
+        dead_texts.extend(each.text for each in letters)
         return bool(dead_texts)
 
     eventually(set_aside, 60)
