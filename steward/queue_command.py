@@ -91,7 +91,7 @@ def redrive_all(
             for delivery in fresh:
                 if not _moved(carrier, dead, sealer, delivery, dry_run, redriven):
                     staying.append(delivery.receipt)
-                _say_progress(len(seen))
+                _say_progress(redriven.moved + len(redriven.stay))
     finally:
         dead.hide(staying, 0)
     return redriven

@@ -58,7 +58,8 @@ class SqsCarrier(Carrier):
 
     def send(self, text: str, request_id: UUID) -> None:
         about = {"request_id": {"DataType": "String", "StringValue": str(request_id)}}
-        self._ask("send_message", MessageBody=text, MessageAttributes=about)
+        if not self._ask("send_message", MessageBody=text, MessageAttributes=about).get("MessageId"):
+            raise QueueUnavailable  # whatever answered, it was no queue
 
     def receive(self, most: int, wait_s: float, hidden_s: int) -> list[Delivery]:
         found: list[Delivery] = []
