@@ -69,11 +69,12 @@ def serve(settings: Settings) -> int:
 def settle_alone(settings: Settings) -> int:
     """What `steward settle` calls: the settling process, without relaying ones. Raises SettingError."""
     check(settings)
-    doubts = prepare(settings.spool_dir)
+    queued = settings.after_response in {"sqs", "pubsub"}
+    doubts = [] if queued else prepare(settings.spool_dir)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _raise_descriptor_limit()
     log.setting_warnings([*settings.warnings, *doubts])
-    return run_settler(settings, metrics.prepare(settings.spool_dir / "metrics"))
+    return run_settler(settings, metrics.prepare(None if queued else settings.spool_dir / "metrics"))
 
 
 def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:

@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.servers.corpus",
     "tests.servers.postgres",
     "tests.servers.provider",
+    "tests.servers.pubsub",
     "tests.servers.steward",
     "tests.servers.stores",
     "tests.servers.butler",  # after postgres, which it imports

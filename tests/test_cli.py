@@ -140,6 +140,7 @@ def ended(process: subprocess.Popen[bytes]) -> Said:
 COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
+    *(("queue",), ("queue", "depth"), ("queue", "redrive")),
     *(("register",), ("orgs",), ("deregister",)),
     *(("view-token",), ("view-token", "create"), ("view-token", "list"), ("view-token", "revoke"), ("view-audit",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
@@ -152,7 +153,7 @@ COMMANDS = (
 
 _ACTIONS = (
     "create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check|serve"
-    "|migrate"
+    "|migrate|depth|redrive"
 )
 _NAMED = rf"\bsteward ([a-z-]+(?: (?:{_ACTIONS})\b)?)"
 
