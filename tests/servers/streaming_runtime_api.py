@@ -109,7 +109,7 @@ class RuntimeApiServer:
         self._numbers = count(1)
         self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.authority = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.authority = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: list[threading.Thread] = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
