@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -32,12 +32,16 @@ from steward.exchange import Headers
 from steward.providers import dialect_hint, facts
 from steward.proxy import Application, Message
 
+if TYPE_CHECKING:
+    from steward.wiring.hosted import Hosted
+
 DEFAULTS: Final[Mapping[str, str]] = {
     "AFTER_RESPONSE": "inline",
     "AFTER_RESPONSE_WAIT": "off",
+    "CAPTURE_MAX_BYTES": "64MiB",
     "POSTGRES_MAX_CONNS": "1",
 }
-"""What holds on this host unless the environment says otherwise."""
+"""What holds on this host unless the environment says otherwise. What is captured is kept in memory."""
 _PRELUDE_ENDS: Final = bytes(8)
 _NO_BODY: Final = frozenset({204, 304})
 _OF_ONE_CONNECTION: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
@@ -49,19 +53,6 @@ BROKEN: Final = Fault("Steward.StreamBroken", "The response could not be finishe
 DEADLINE: Final = Fault("Steward.Deadline", "The function's time ran out before the provider's answer ended.")
 STOPPED: Final = Fault("Steward.Stopped", "The function was stopped before the provider's answer ended.")
 NOT_STARTED: Final = Fault("Steward.InitFailed", "The Steward could not start. Its log says why.")
-
-
-class Hosted(Protocol):
-    """What the loop asks of what it runs on; `steward/wiring/hosted.py` has it."""
-
-    async def prepare(self) -> None:
-        """Before a call."""
-
-    def turn(self, until: float | None = None) -> None:
-        """After a response, until a monotonic moment."""
-
-    async def close(self) -> None:
-        """Gives everything back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +116,12 @@ class Runtime:
             await self._turn(deadline, stopping)
 
     async def _turn(self, deadline: float, stopping: asyncio.Task[Any]) -> None:
-        """Behind the response: settles and exports, for as long as there is time."""
+        """Behind the response: settles and exports, for as long as there is time.
+
+        A call that was turned away leaves nothing, and costs the database nothing.
+        """
+        if not self._hosted.by_call.waiting():
+            return
         until = min(time.monotonic() + self._times.budget, deadline - _RESERVE_S)
         turn = asyncio.create_task(asyncio.to_thread(self._hosted.turn, until))
         await asyncio.wait((turn, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -153,6 +149,7 @@ class Runtime:
         """The application's part. What it raises has been said; what is not whole then is broken off."""
         try:
             if asked.refused is not None:
+                self._hosted.services.stages.refusals.count(asked.refused.code)
                 await response.refuse(asked.refused)
             else:
                 await self._app(asked.scope, response.receive, response.send)

@@ -34,7 +34,9 @@ def test_a_function_url_says_path_and_query_as_they_were_sent() -> None:
 
 
 def test_the_gateway_has_decoded_the_query_and_it_is_written_anew() -> None:
-    asked = read(rest_proxy("GET", "/v1/files/a%2Fb?limit=2&after=a%20b&after=%26%3D", [(b"X-A", b"1"), (b"X-A", b"2")]))
+    asked = read(
+        rest_proxy("GET", "/v1/files/a%2Fb?limit=2&after=a%20b&after=%26%3D", [(b"X-A", b"1"), (b"X-A", b"2")])
+    )
     assert asked.scope["raw_path"] == b"/v1/files/a%2Fb"
     assert asked.scope["query_string"] == b"limit=2&after=a%20b&after=%26%3D"
     assert [item for item in fields(asked) if item[0] == b"x-a"] == [(b"x-a", b"1"), (b"x-a", b"2")]
@@ -148,7 +150,12 @@ OTHERS: dict[str, Any] = {
     "a load balancer": {"requestContext": {"elb": {}}, "httpMethod": "GET", "path": "/", "headers": {}},
     "no path": {"version": "2.0", "requestContext": {"http": {"method": "GET"}}},
     "a number for a path": {"version": "2.0", "requestContext": {"http": {"method": "GET"}}, "rawPath": 7},
-    "a list for headers": {"version": "2.0", "requestContext": {"http": {"method": "GET"}}, "rawPath": "/", "headers": [1]},
+    "a list for headers": {
+        "version": "2.0",
+        "requestContext": {"http": {"method": "GET"}},
+        "rawPath": "/",
+        "headers": [1],
+    },
     "an odd method": {"version": "2.0", "requestContext": {"http": {"method": "GET /x"}}, "rawPath": "/"},
     "a number for a value": rest_proxy("GET", "/") | {"multiValueHeaders": {"Host": [1]}},
     "a text for many values": rest_proxy("GET", "/") | {"multiValueQueryStringParameters": "a=b"},

@@ -6,13 +6,14 @@ What comes before what is told by handshakes: the provider goes on only when the
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,24 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import orjson
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from handlers.aws_lambda_stream import Times, prelude
-from steward.adapters.postgres_connection import open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
-from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
+from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
 from tests.handlers.lambda_events import function_url, rest_proxy
 from tests.sdk.ways import assert_same_request
 from tests.servers.examples import respond
 from tests.servers.plain_http import Fields, Request, call
+from tests.servers.postgres import Database, _database
 from tests.servers.replay import Recording, recordings, replay
 from tests.servers.socket_provider import Answer, Provider, Received
-from tests.servers.steward import REPOSITORY, RunningSteward, _environ, new_database, run_command
+from tests.servers.steward import REPOSITORY, RunningSteward, _environ
 from tests.servers.streaming_runtime_api import Invoked, RuntimeApiServer
 from tests.servers.waiting import eventually
+from tests.services import ENCRYPTION_KEY
 
 FRONTS = {"url": function_url, "rest": rest_proxy}
 SSE: Fields = [(b"Content-Type", b"text/event-stream")]
@@ -54,7 +56,9 @@ CREDENTIALS: dict[str, Fields] = {
     "gemini": [(b"x-goog-api-key", b"AIza-test")],
 }
 WITHIN_S = 60.0
+KEY = "mdm_sk_" + "k" * 40
 MIB = 1 << 20
+LARGE, PIECE = 80 * MIB, 65_536
 
 
 class Scripted:
@@ -67,15 +71,27 @@ class Scripted:
         self._otherwise = replay(RECORDINGS, respond)
         self.server = Provider(lambda received: (self.answer or self._otherwise)(received))
 
+    def new_play(self) -> None:
+        """As before any test."""
+        self.answer = None
+        self.go_on = threading.Semaphore(0)
+        self.server.take()
+
+    def close(self) -> None:
+        self.go_on.release(1_000)
+        self.server.close()
+
     def streams(self, pieces: list[bytes], cut: bool = False) -> None:
         """From now on: the first piece at once, each further one when the test lets it."""
-        self.answer = lambda _: Answer(200, SSE, self._paced(pieces), "chunked", cut)
+        go_on = self.go_on
 
-    def _paced(self, pieces: list[bytes]) -> Iterator[bytes]:
-        for number, piece in enumerate(pieces):
-            if number:
-                assert self.go_on.acquire(timeout=WITHIN_S)
-            yield piece
+        def paced() -> Iterator[bytes]:
+            for number, piece in enumerate(pieces):
+                if number:
+                    assert go_on.acquire(timeout=WITHIN_S)
+                yield piece
+
+        self.answer = lambda _: Answer(200, SSE, paced(), "chunked", cut)
 
 
 @dataclass
@@ -83,8 +99,9 @@ class Sandbox:
     """A runtime that was started, and what it was started on."""
 
     api: RuntimeApiServer
-    steward: RunningSteward
     provider: Scripted
+    steward: RunningSteward
+    database: Database
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -97,74 +114,73 @@ class Sandbox:
         sent = [(b"Authorization", b"Bearer sk-x"), (b"Content-Type", b"application/json"), *self.key()]
         return self.api.invoke(front("POST", CHAT, sent, body), **options)
 
-    def idle(self) -> None:
-        """Waits until the runtime has asked for the next event once more."""
-        assert self.api.next_asked.acquire(timeout=WITHIN_S), self.steward.said()
+    def behind(self, invoked: Invoked) -> None:
+        """Waits until the runtime has done with it and asked for the next event."""
+        assert invoked.behind.wait(WITHIN_S), self.steward.said()
 
-    def row(self, request_id: str) -> Record:
-        """As it stands now; the newest one where the caller was told no id."""
-        found = self.steward.ledger.get(LOCAL_ORG, UUID(request_id))
+    def row(self, invoked: Invoked) -> Record:
+        """Its row, as it stands when the runtime asks for the next event."""
+        self.behind(invoked)
+        return self.row_now(invoked)
+
+    def row_now(self, invoked: Invoked) -> Record:
+        found = self.steward.ledger.get(LOCAL_ORG, UUID(invoked.request_id()))
         assert found is not None
         return found.record
 
+    def ids(self) -> set[str]:
+        return {str(row.id) for row in self.steward.rows()}
 
-Start = Callable[..., Sandbox]
-
-
-@pytest.fixture
-def api() -> Iterator[RuntimeApiServer]:
-    server = RuntimeApiServer()
-    yield server
-    server.close()
+    def bodies(self) -> int:
+        return sum(path.is_file() for path in self.steward.bodies.rglob("*"))
 
 
-@pytest.fixture
-def provider() -> Iterator[Scripted]:
-    scripted = Scripted()
-    yield scripted
-    scripted.go_on.release(1_000)
-    scripted.server.close()
-
-
-@pytest.fixture
-def start(
-    postgres_server: LocalPostgres, api: RuntimeApiServer, provider: Scripted, tmp_path: Path
-) -> Iterator[Start]:
-    """Starts a runtime on an installation of its own: `start(SETTING="value")`. Nothing may be left in its /tmp."""
+@contextmanager
+def sandbox_on(server: LocalPostgres, folder: Path, **settings: str) -> Iterator[Sandbox]:
+    """A runtime on an installation of its own. Nothing of a call may be left in its /tmp."""
+    temporary = folder / "tmp"
+    temporary.mkdir()
     with ExitStack() as undo:
-
-        def begin(**settings: str) -> Sandbox:
-            address = new_database(postgres_server)
-            environ = {**_environ(address, tmp_path, provider.server.url), "AWS_LAMBDA_RUNTIME_API": api.authority}
-            temporary = tmp_path / "tmp"
-            temporary.mkdir()
-            environ |= {"TMPDIR": str(temporary), **settings}
-            del environ["SPOOL_DIR"]
-            migrated = run_command(environ, "migrate")
-            assert migrated.returncode == 0, migrated.stderr
-            created = orjson.loads(run_command(environ, "keys", "create", "--name", "tests", "--json").stdout)
-            engine = open_engine(address)
-            undo.callback(engine.dispose)
-            process = undo.enter_context(_process(environ, tmp_path / "runtime.log"))
-            undo.callback(lambda: _left_clean(temporary))
-            steward = RunningSteward(
-                port=0,
-                key=created["key"],
-                key_id=UUID(created["id"]),
-                environ=environ,
-                bodies=tmp_path / "bodies",
-                log=tmp_path / "runtime.log",
-                process=process,
-                ledger=PostgresLedger(engine),
-            )
-            sandbox = Sandbox(api, steward, provider)
-            sandbox.idle()
-            return sandbox
-
-        yield begin
+        api, provider = RuntimeApiServer(), Scripted()
+        undo.callback(api.close)
+        undo.callback(provider.close)
+        database = undo.enter_context(contextmanager(_database)(server, "steward_template"))
+        environ = {**_environ(database.address, folder, provider.server.url), "AWS_LAMBDA_RUNTIME_API": api.authority}
+        environ |= {"ENCRYPTION_KEY": ENCRYPTION_KEY, "TMPDIR": str(temporary), "AFTER_RESPONSE_BUDGET": "20s"}
+        environ |= settings
+        del environ["SPOOL_DIR"]
+        ledger, log = PostgresLedger(database.engine), folder / "runtime.log"
+        directory = PostgresDirectory(database.engine, database.keyring, None)  # type: ignore[arg-type]
+        made = directory.create_key(LOCAL_ORG, "tests", hashlib.sha256(KEY.encode()).hexdigest())
+        process = undo.enter_context(running(environ, log))
+        undo.callback(left_clean, temporary)
+        steward = RunningSteward(0, KEY, made.id, environ, folder / "bodies", log, process, ledger)
+        assert api.next_asked.acquire(timeout=WITHIN_S), steward.said()
+        yield Sandbox(api, provider, steward, database)
 
 
-class _process:  # noqa: N801 - a context manager
+@pytest.fixture
+def start(postgres_server: LocalPostgres, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
+    """Starts a runtime of a test's own: `start(SETTING="value")`."""
+    with ExitStack() as undo:
+        yield lambda **settings: undo.enter_context(sandbox_on(postgres_server, tmp_path, **settings))
+
+
+@pytest.fixture(scope="module")
+def serving(postgres_server: LocalPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with sandbox_on(postgres_server, tmp_path_factory.mktemp("sandbox")) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(serving: Sandbox) -> Iterator[Sandbox]:
+    """One runtime for all tests that leave it as it was: it serves one event after the other, and never ends."""
+    serving.provider.new_play()
+    yield serving
+    assert serving.process.poll() is None, serving.steward.said()
+
+
+class running:  # noqa: N801 - a context manager
     """The runtime; killed in the end, if it still runs."""
 
     def __init__(self, environ: dict[str, str], log: Path) -> None:
@@ -181,7 +197,7 @@ class _process:  # noqa: N801 - a context manager
         self._process.wait()
 
 
-def _left_clean(temporary: Path) -> None:
+def left_clean(temporary: Path) -> None:
     """But for the process's own counts, which are numbers alone."""
     left = [path for path in temporary.rglob("*") if path.is_file()]
     assert [path for path in left if not path.parent.name.startswith("steward-metrics-")] == []
@@ -189,9 +205,9 @@ def _left_clean(temporary: Path) -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS)
-def test_each_event_is_there_before_the_provider_sends_the_next(start: Start, front: Any) -> None:
+def test_each_event_is_there_before_the_provider_sends_the_next(sandbox: Sandbox, front: Any) -> None:
     """And when the runtime asks for the next event, the call is settled: one row, one body."""
-    sandbox = start()
+    rows, bodies = sandbox.ids(), sandbox.bodies()
     sandbox.provider.streams(EVENTS)
     invoked = sandbox.chat(front)
     assert invoked.prelude()["statusCode"] == 200
@@ -201,21 +217,19 @@ def test_each_event_is_there_before_the_provider_sends_the_next(start: Start, fr
         sandbox.provider.go_on.release()
     assert invoked.next_piece() is None
     assert (invoked.trailers, invoked.cut) == ([], False)
-    sandbox.idle()
-    [row] = sandbox.steward.rows()
-    assert str(row.id) == invoked.request_id()
+    row = sandbox.row(invoked)
+    assert sandbox.ids() - rows == {invoked.request_id()}
     assert (row.outcome, row.status_code, row.body_state) == (Outcome.COMPLETE, 200, BodyState.STORED)
     assert (row.input_tokens, row.output_tokens) == (7, 3)
-    assert len([path for path in sandbox.steward.bodies.rglob("*") if path.is_file()]) == 1
+    assert sandbox.bodies() == bodies + 1
     assert sandbox.steward.body(row)
 
 
 @pytest.mark.skipif(not RECORDINGS, reason="no recordings: ../shared/corpus is absent")
 @pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS)
-def test_every_recording_passes_unchanged(start: Start, front: Any) -> None:
+def test_every_recording_passes_unchanged(sandbox: Sandbox, front: Any) -> None:
     """What the caller gets and what the provider is sent, directly and through the runtime, one row and body each."""
-    sandbox = start()
-    seen = set()
+    rows, bodies, seen, kept = sandbox.ids(), sandbox.bodies(), set(), set()
     for recording in RECORDINGS.values():
         sent = _fields(recording)
         request = Request(recording.method.encode(), recording.target.encode(), sent, recording.request_body)
@@ -231,13 +245,12 @@ def test_every_recording_passes_unchanged(start: Start, front: Any) -> None:
             told = replace(told, message=replace(told.message, head=_with_target(told, told_directly)))
         assert_same_request(told, told_directly)
         _assert_same_head(invoked.prelude(), direct.status, direct.end_to_end(), direct.head.values(b"content-length"))
-        seen.add(invoked.request_id())
-        sandbox.idle()
-        assert sandbox.row(invoked.request_id()).outcome is Outcome.COMPLETE
-    assert {str(row.id) for row in sandbox.steward.rows()} == seen
-    assert len(seen) == len(RECORDINGS)
-    kept = {row.body_key for row in sandbox.steward.rows() if row.body_state is BodyState.STORED}
-    assert len([path for path in sandbox.steward.bodies.rglob("*") if path.is_file()]) == len(kept) > 100
+        row = sandbox.row(invoked)
+        assert (row.outcome, row.body_state) == (Outcome.COMPLETE, BodyState.STORED), recording.id
+        seen.add(str(row.id))
+        kept.add(row.body_key)
+    assert sandbox.ids() - rows == seen
+    assert len(seen) == len(RECORDINGS) == len(kept) == sandbox.bodies() - bodies
 
 
 def _fields(recording: Recording) -> Fields:
@@ -268,8 +281,7 @@ def _assert_same_head(said: Any, status: int, fields: Fields, lengths: list[byte
     assert told == values
 
 
-def test_a_stream_that_the_provider_breaks_never_ends_as_if_it_were_whole(start: Start) -> None:
-    sandbox = start()
+def test_a_stream_that_the_provider_breaks_never_ends_as_if_it_were_whole(sandbox: Sandbox) -> None:
     sandbox.provider.streams(EVENTS[:2], cut=True)
     invoked = sandbox.chat()
     assert invoked.next_piece() == EVENTS[0]
@@ -277,12 +289,11 @@ def test_a_stream_that_the_provider_breaks_never_ends_as_if_it_were_whole(start:
     assert invoked.body() == EVENTS[1]
     kind, document = invoked.fault()
     assert kind == document["errorType"] == "Steward.StreamBroken"
-    sandbox.idle()
-    row = sandbox.row(invoked.request_id())
+    row = sandbox.row(invoked)
     assert (row.outcome, row.body_state) == (Outcome.UPSTREAM_FAILED, BodyState.STORED)
 
 
-def test_killed_while_it_streams_and_the_next_sandbox_serves(start: Start, tmp_path: Path) -> None:
+def test_killed_while_it_streams_and_the_next_sandbox_serves(start: Callable[..., Sandbox], tmp_path: Path) -> None:
     sandbox = start()
     sandbox.provider.streams(EVENTS)
     invoked = sandbox.chat()
@@ -295,50 +306,51 @@ def test_killed_while_it_streams_and_the_next_sandbox_serves(start: Start, tmp_p
     [row] = sandbox.steward.rows()
     assert (row.outcome, row.body_state) == (Outcome.INTERRUPTED, BodyState.LOST)
     sandbox.provider.go_on.release(10)
-    with _process(dict(sandbox.steward.environ), tmp_path / "runtime.log"):
-        sandbox.idle()
+    with running(dict(sandbox.steward.environ), tmp_path / "runtime.log"):
         again = sandbox.chat()
         assert again.body() == b"".join(EVENTS)
-        sandbox.idle()
-        assert sandbox.row(again.request_id()).outcome is Outcome.COMPLETE
+        assert sandbox.row(again).outcome is Outcome.COMPLETE
     assert len(sandbox.steward.rows()) == 2
 
 
-def test_one_event_after_the_other(start: Start) -> None:
+def test_one_event_after_the_other(sandbox: Sandbox) -> None:
     """Also after one that failed: nothing of a call stays for the next."""
-    sandbox = start()
+    rows = sandbox.ids()
     first, second, third = sandbox.chat(), sandbox.api.invoke({"Records": []}), sandbox.chat()
-    assert first.body()
-    assert third.body() == first.body()
+    body = first.body()
+    assert b"[DONE]" in body
+    assert third.body() == body
     assert second.error["errorType"] == "Steward.NotHttp"
-    for _ in range(3):
-        sandbox.idle()
-    assert {str(row.id) for row in sandbox.steward.rows()} == {first.request_id(), third.request_id()}
+    sandbox.behind(third)
+    assert sandbox.ids() - rows == {first.request_id(), third.request_id()}
 
 
-def test_a_large_answer_streams_through_little_memory(start: Start) -> None:
-    """Of 20 MiB, and not as fast as the provider can: what the other side does not read waits at the provider."""
-    sandbox = start(CAPTURE="metadata")
-    sandbox.chat().body()
-    sandbox.idle()
+def test_a_large_answer_streams_through_little_memory(start: Callable[..., Sandbox]) -> None:
+    """What the other side does not read waits at the provider; and of all that passes only what is captured is kept."""
+    sandbox = start(CAPTURE="metadata", CAPTURE_MAX_BYTES="16MiB")
+    first = sandbox.chat()
+    first.body()
+    sandbox.behind(first)
     sent = 0
 
     def large() -> Iterator[bytes]:
         nonlocal sent
-        for _ in range(320):
-            sent += 65_536
-            yield bytes(65_536)
+        for _ in range(LARGE // PIECE):
+            sent += PIECE
+            yield bytes(PIECE)
 
     before = _peak(sandbox.process.pid)
     sandbox.provider.answer = lambda _: Answer(200, SSE, large(), "chunked")
     invoked = sandbox.chat(reads=threading.Event())
-    held = _still(lambda: sent)
-    assert held < 16 * MIB, "it was read ahead of who takes it"
+    assert _still(lambda: sent) < LARGE / 4, "it was read ahead of who takes it"
     invoked.reads.set()
-    assert len(invoked.body()) == 20 * MIB
-    sandbox.idle()
-    assert _peak(sandbox.process.pid) - before < 12 * MIB
-    assert sandbox.row(invoked.request_id()).outcome is Outcome.COMPLETE
+    size = 0
+    while piece := invoked.next_piece():
+        size += len(piece)
+    assert size == LARGE
+    row = sandbox.row(invoked)
+    assert (row.outcome, row.response_bytes, row.truncated) == (Outcome.COMPLETE, LARGE, True)
+    assert _peak(sandbox.process.pid) - before < LARGE / 2
 
 
 def _still(value: Callable[[], int]) -> int:
@@ -360,16 +372,14 @@ def _peak(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def test_a_compressed_stream_is_not_touched(start: Start) -> None:
-    sandbox = start()
+def test_a_compressed_stream_is_not_touched(sandbox: Sandbox) -> None:
     packed = gzip.compress(b"".join(EVENTS), mtime=0)
     fields = [*SSE, (b"Content-Encoding", b"gzip")]
     sandbox.provider.answer = lambda _: Answer(200, fields, [packed[:20], packed[20:]], "chunked")
     invoked = sandbox.chat()
     assert invoked.body() == packed
     assert invoked.prelude()["headers"]["content-encoding"] == "gzip"
-    sandbox.idle()
-    row = sandbox.row(invoked.request_id())
+    row = sandbox.row(invoked)
     assert (row.input_tokens, row.output_tokens, row.body_state) == (7, 3, BodyState.STORED)
 
 
@@ -382,8 +392,7 @@ def test_a_compressed_stream_is_not_touched(start: Start) -> None:
         ("DELETE", 200, []),
     ],
 )
-def test_answers_without_a_body(start: Start, method: str, status: int, fields: Fields) -> None:
-    sandbox = start()
+def test_answers_without_a_body(sandbox: Sandbox, method: str, status: int, fields: Fields) -> None:
     sandbox.provider.answer = lambda _: Answer(status, fields, [], "close" if status in (204, 304) else "length")
     sent = [*CREDENTIALS["openai"], *sandbox.key()]
     invoked = sandbox.api.invoke(function_url(method, "/v1/files/file-1", sent))
@@ -392,26 +401,22 @@ def test_answers_without_a_body(start: Start, method: str, status: int, fields: 
     assert invoked.trailers == []
     for name, value in fields:
         assert invoked.prelude()["headers"][name.decode().lower()] == value.decode()
-    sandbox.idle()
-    row = sandbox.row(invoked.request_id())
+    row = sandbox.row(invoked)
     assert (row.outcome, row.status_code, row.request_method) == (Outcome.COMPLETE, status, method)
 
 
-def test_the_functions_time_runs_out_while_the_provider_streams(start: Start) -> None:
+def test_the_functions_time_runs_out_while_the_provider_streams(sandbox: Sandbox) -> None:
     """The caller's stream breaks, and the row has what came: nothing is cut in silence."""
-    sandbox = start()
     sandbox.provider.streams(EVENTS)
     invoked = sandbox.chat(within_s=6.0)
     assert invoked.body() == EVENTS[0]
     assert invoked.fault()[0] == "Steward.Deadline"
-    sandbox.idle()
-    row = sandbox.row(invoked.request_id())
+    row = sandbox.row(invoked)
     assert (row.outcome, row.status_code, row.body_state) == (Outcome.INTERRUPTED, 200, BodyState.STORED)
     assert row.response_bytes == len(EVENTS[0])
 
 
-def test_the_functions_time_runs_out_before_the_provider_answers(start: Start) -> None:
-    sandbox = start()
+def test_the_functions_time_runs_out_before_the_provider_answers(sandbox: Sandbox) -> None:
     silent = threading.Event()
 
     def never(_: Received) -> Answer:
@@ -423,53 +428,47 @@ def test_the_functions_time_runs_out_before_the_provider_answers(start: Start) -
     assert invoked.prelude()["statusCode"] == 503
     assert orjson.loads(invoked.body())["error"]["code"] == "shutting_down"
     silent.set()
-    sandbox.idle()
-    assert sandbox.row(invoked.request_id()).outcome is Outcome.INTERRUPTED
+    assert sandbox.row(invoked).outcome is Outcome.INTERRUPTED
 
 
-def test_lambda_takes_no_more_of_a_response(start: Start) -> None:
+def test_lambda_takes_no_more_of_a_response(sandbox: Sandbox) -> None:
     """Beyond the front's limit: the provider is hung up on, and the row says that not all of it was taken."""
-    sandbox = start()
     sandbox.provider.streams(EVENTS)
     invoked = sandbox.chat(refuse_after=1)
     assert invoked.body() == EVENTS[0]
     assert sandbox.provider.server.newest().gone.wait(WITHIN_S)
-    sandbox.idle()
-    assert sandbox.row(invoked.request_id()).outcome is Outcome.CLIENT_CANCELLED
+    assert sandbox.row(invoked).outcome is Outcome.CLIENT_CANCELLED
 
 
-def test_a_request_larger_than_lambda_carries_is_told_in_the_callers_dialect(start: Start) -> None:
-    sandbox = start()
+def test_a_request_larger_than_lambda_carries_is_told_in_the_callers_dialect(sandbox: Sandbox) -> None:
     sent = [*CREDENTIALS["anthropic"], *sandbox.key()]
     invoked = sandbox.api.invoke(function_url("POST", "/v1/messages", sent, b"x" * (6 * MIB)))
     said = orjson.loads(invoked.body())
     assert invoked.prelude()["statusCode"] == 413
     assert said["type"] == "error"
     assert said["error"]["type"]
-    sandbox.idle()
-    row = sandbox.row(invoked.request_id())
-    assert (row.status_code, row.error_message, row.provider) == (413, "request_too_large", "anthropic")
+    row = sandbox.row(invoked)
+    assert (row.status_code, row.outcome, row.provider) == (413, Outcome.COMPLETE, "anthropic")
+    assert row.error_message is ErrorCode.INVALID_REQUEST
     assert sandbox.provider.server.take() == []
 
 
-def test_what_the_listener_would_refuse(start: Start) -> None:
+def test_what_the_listener_would_refuse(sandbox: Sandbox) -> None:
     """In the caller's dialect, and the provider sees nothing (SECURITY F9)."""
-    sandbox = start()
     twice = [*CREDENTIALS["gemini"], *sandbox.key(), *sandbox.key()]
     invoked = sandbox.api.invoke(rest_proxy("POST", "/v1beta/models/gemini-2.0-flash:generateContent", twice, b"{}"))
     assert invoked.prelude()["statusCode"] == 400
     assert orjson.loads(invoked.body())["error"]["status"]
-    sandbox.idle()
+    rows = sandbox.ids()
     keyless = sandbox.api.invoke(function_url("POST", CHAT, CREDENTIALS["openai"], b"{}"))
     assert keyless.prelude()["statusCode"] == 401
     assert orjson.loads(keyless.body())["error"]["code"] == "missing_key"
-    sandbox.idle()
+    sandbox.behind(keyless)
     assert sandbox.provider.server.take() == []
-    assert sandbox.steward.rows() == []
+    assert sandbox.ids() == rows
 
 
-def test_our_own_paths(start: Start) -> None:
-    sandbox = start()
+def test_our_own_paths(sandbox: Sandbox) -> None:
     health = sandbox.api.invoke(function_url("GET", "/health"))
     assert (health.prelude()["statusCode"], bool(health.body())) == (200, True)
     ready = sandbox.api.invoke(rest_proxy("GET", "/readyz"))
@@ -478,26 +477,26 @@ def test_our_own_paths(start: Start) -> None:
 
 
 @pytest.mark.parametrize("event", [b"{}", b'"ping"', b"not json"])
-def test_an_event_that_is_no_http_request_is_an_error_of_the_invocation(start: Start, event: bytes) -> None:
-    sandbox = start()
+def test_an_event_that_is_no_http_request_is_an_error_of_the_invocation(sandbox: Sandbox, event: bytes) -> None:
     invoked = sandbox.api.invoke(event)
     assert invoked.next_chunk() is None
     assert invoked.error["errorType"] == "Steward.NotHttp"
     assert invoked.head is not None
     assert invoked.head.values(b"lambda-runtime-function-error-type") == [b"Steward.NotHttp"]
-    sandbox.idle()
+    sandbox.behind(invoked)
 
 
-def test_told_to_end_while_it_waits(start: Start) -> None:
+def test_told_to_end_while_it_waits(start: Callable[..., Sandbox]) -> None:
     sandbox = start()
-    sandbox.chat().body()
-    sandbox.idle()
+    invoked = sandbox.chat()
+    invoked.body()
+    sandbox.behind(invoked)
     sandbox.process.send_signal(signal.SIGTERM)
     assert sandbox.process.wait(WITHIN_S) == 0
     assert b'"stopped"' in sandbox.steward.said()
 
 
-def test_told_to_end_while_it_streams(start: Start) -> None:
+def test_told_to_end_while_it_streams(start: Callable[..., Sandbox]) -> None:
     sandbox = start()
     sandbox.provider.streams(EVENTS)
     invoked = sandbox.chat()
@@ -507,20 +506,27 @@ def test_told_to_end_while_it_streams(start: Start) -> None:
     assert invoked.body() == b""
     assert invoked.fault()[0] == "Steward.Stopped"
     assert sandbox.process.wait(WITHIN_S) == 0
-    assert sandbox.row(invoked.request_id()).outcome is Outcome.INTERRUPTED
+    assert sandbox.row_now(invoked).outcome is Outcome.INTERRUPTED
 
 
-def test_the_runtime_api_is_gone(start: Start) -> None:
+def test_the_runtime_api_is_gone(start: Callable[..., Sandbox]) -> None:
     sandbox = start()
     sandbox.api.close()
     assert sandbox.process.wait(WITHIN_S) == 1
     assert b"runtime_api_lost" in sandbox.steward.said()
 
 
+@pytest.fixture
+def api() -> Iterator[RuntimeApiServer]:
+    server = RuntimeApiServer()
+    yield server
+    server.close()
+
+
 def test_a_start_that_fails_is_told_in_a_fixed_sentence(api: RuntimeApiServer, tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "AWS_LAMBDA_RUNTIME_API": api.authority}
     environ |= {"ENCRYPTION_KEY": "not-a-key-but-a-secret", "PYTHONUNBUFFERED": "1"}
-    with _process(environ, tmp_path / "runtime.log") as process:
+    with running(environ, tmp_path / "runtime.log") as process:
         head, document = api.init_errors.get(timeout=WITHIN_S)
         assert process.wait(WITHIN_S) == 2
     assert head.values(b"lambda-runtime-function-error-type") == [b"Steward.InitFailed"]
@@ -535,7 +541,8 @@ def test_nothing_of_a_vendor_is_imported_before_its_first_use() -> None:
     program = (
         "import os, sys\n"
         "from handlers.aws_lambda_stream import _started\n"
-        "_started({'ENCRYPTION_KEY': '00' * 32, 'BODY_STORE_URL': 's3://bucket', 'PRICING_REMOTE_URL': ''})\n"
+        "key = bytes(range(32)).hex()\n"
+        "_started({'ENCRYPTION_KEY': key, 'BODY_STORE_URL': 's3://bucket', 'PRICING_REMOTE_URL': ''})\n"
         "late = {'boto3', 'botocore', 'mangum', 'aws_lambda_powertools', 'uvicorn', 'functions_framework', 'jwt'}\n"
         "print(sorted(late & set(sys.modules) | {name for name in sys.modules if name.startswith('google.')}))\n"
     )
@@ -559,11 +566,11 @@ def test_repeats_go_as_the_front_takes_them() -> None:
     assert orjson.loads(rest[:-8]) == {"statusCode": 200, "headers": {}, "multiValueHeaders": many}
 
 
-def test_the_process_holds_one_connection_to_the_database(start: Start) -> None:
-    sandbox = start()
-    sandbox.chat().body()
-    sandbox.idle()
-    port = int(sandbox.steward.environ["POSTGRES_PORT"])
-    open_ones = psutil.Process(sandbox.process.pid).net_connections(kind="all")
-    to_database = [each for each in open_ones if each.raddr and str(port) in str(each.raddr)]
-    assert len(to_database) == 1
+def test_the_process_holds_one_connection_to_the_database(sandbox: Sandbox) -> None:
+    invoked = sandbox.chat()
+    invoked.body()
+    sandbox.behind(invoked)
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ours = sandbox.database.engine.pool.checkedin()  # type: ignore[attr-defined]
+    [(count,)] = sandbox.database.run(others)
+    assert int(str(count)) - max(0, ours - 1) == 1

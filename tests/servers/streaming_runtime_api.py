@@ -50,6 +50,9 @@ class Invoked:
     """So many chunks are taken, then 413 is said and the line closed."""
     read_bytes: int = 0
     done: threading.Event = field(default_factory=threading.Event)
+    """The response, or the error, is here."""
+    behind: threading.Event = field(default_factory=threading.Event)
+    """The runtime has asked for the next event after it."""
     _prelude: Any = None
     _body: bytes = b""
 
@@ -165,6 +168,9 @@ class RuntimeApiServer:
 
     def _next(self, sock: socket.socket) -> None:
         self.next_asked.release()
+        for each in list(self._invoked.values()):
+            if each.done.is_set():
+                each.behind.set()
         if self.answer_next is not None:
             sock.sendall(self.answer_next)
             return
@@ -193,9 +199,9 @@ class RuntimeApiServer:
     def _error(self, sock: socket.socket, stream: BinaryIO, head: Head, invoked: Invoked) -> None:
         invoked.head = head
         invoked.error = orjson.loads(read_body(stream, head))
-        _accepted(sock)
         invoked.chunks.put(None)
         invoked.done.set()
+        _accepted(sock)
 
     def _response(self, sock: socket.socket, stream: BinaryIO, head: Head, invoked: Invoked) -> None:
         invoked.head = head
@@ -213,6 +219,7 @@ class RuntimeApiServer:
                     raise Ended
                 name, _, value = line.partition(b":")
                 invoked.trailers.append((name, value.strip()))
+            invoked.done.set()
             _accepted(sock)
         except (Ended, OSError):
             invoked.cut = True
