@@ -138,7 +138,7 @@ def test_nothing_more_is_written_than_the_other_side_takes(server: RuntimeApiSer
 
 def test_a_response_that_is_refused_before_its_end(server: RuntimeApiServer, run: Run) -> None:
     async def story() -> None:
-        _, invoked, response = await begun(server, refuse_after=1)
+        _, invoked, response = await begun(server, refuse_after=b"one")
         refused = asyncio.ensure_future(response.refused())
         await response.write(b"one")
         assert await asyncio.to_thread(invoked.next_chunk) == b"one"

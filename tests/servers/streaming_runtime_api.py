@@ -46,8 +46,8 @@ class Invoked:
     """The connection ended before the response did."""
     reads: threading.Event = field(default_factory=threading.Event)
     """Cleared: nothing is read from the response."""
-    refuse_after: int | None = None
-    """So many chunks are taken, then 413 is said and the line closed."""
+    refuse_after: bytes | None = None
+    """Once a chunk holds this, 413 is said and the line closed."""
     read_bytes: int = 0
     done: threading.Event = field(default_factory=threading.Event)
     """The response, or the error, is here."""
@@ -206,12 +206,10 @@ class RuntimeApiServer:
     def _response(self, sock: socket.socket, stream: BinaryIO, head: Head, invoked: Invoked) -> None:
         invoked.head = head
         try:
-            taken = 0
             while piece := _chunk(stream, invoked):
                 invoked.read_bytes += len(piece)
                 invoked.chunks.put(piece)
-                taken += 1
-                if taken == invoked.refuse_after:
+                if invoked.refuse_after is not None and invoked.refuse_after in piece:
                     sock.sendall(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n")
                     return
             while (line := stream.readline()) != b"\r\n":
