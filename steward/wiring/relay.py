@@ -181,6 +181,7 @@ def relay_on(settings: Settings, ground: Ground, after: After, clockwork: Clockw
             refusals=Refusals(told=RelayMetrics(board).refused),
             key_max_inflight=settings.key_max_inflight,
             spill=after.spill,
+            end_alone=after.end_alone,
         ),
         upstreams=upstreams.all,
         health=health,
