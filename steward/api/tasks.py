@@ -44,6 +44,10 @@ class Pushed:
     attributes: Mapping[str, str] = field(repr=False)
 
 
+Settle = Callable[[Sequence[Pushed]], Mapping[str, str | None]]
+"""Settles and exports. Message id -> the code of what went wrong with it, None where nothing did."""
+
+
 class Signed(Protocol):
     """Knows the account's tokens."""
 
@@ -56,8 +60,8 @@ class Tasks:
     """What the routes work on. Its callables block; each runs in a thread."""
 
     signed: Signed
-    settle: Callable[[Sequence[Pushed]], Mapping[str, str | None]] | None
-    """Settles and exports: message id -> the code of what went wrong, None where nothing did. None: no queue is set."""
+    settle: Settle | None
+    """None: no queue is set."""
     sweep: Callable[[float], None]
     """What a schedule runs, until a monotonic moment."""
     sweeping: threading.Lock = field(default_factory=threading.Lock)
@@ -103,10 +107,7 @@ async def _refusal(tasks: Tasks, request: Request) -> Response | None:
     return None if right else _silent(401)
 
 
-def _settled(
-    settle: Callable[[Sequence[Pushed]], Mapping[str, str | None]],
-    message: Pushed,
-) -> Response:
+def _settled(settle: Settle, message: Pushed) -> Response:
     try:
         fault = settle([message]).get(message.id)
     except StewardError as exc:

@@ -246,5 +246,5 @@ def build_hosted(settings: Settings, caller_waits: bool, board: Board | None = N
         prices.feed.close()
         stores.close()
 
-    after = After(by_call, None, None, (), close)
+    after = After(by_call, None, None, (), close, end_alone=waits)
     return Hosted(relay_on(settings, ground, after, Clockwork(()), asleep), schedule, by_call, asleep, [])
