@@ -87,6 +87,7 @@ class House:
             hosted.services.health.draining = True
             loop.call_later(settings.shutdown_delay_s + settings.shutdown_grace_s, self._cut)
 
+        log.say("started")
         _when_told_to_stop(lambda: loop.call_soon_threadsafe(told_to_stop))
         return HostedApp(settings, hosted, caller_waits=True)
 

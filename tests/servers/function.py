@@ -1,4 +1,4 @@
-"""Steward as a Cloud Function: the framework's own command in a process group of its own, on a port that it is given."""
+"""Steward as a Cloud Function: the framework's own command in a process group of its own, on a given port."""
 
 from __future__ import annotations
 
