@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,9 @@ def house(
     folder = tmp_path_factory.mktemp("function")
     with running_function(postgres_server, folder, provider.url, request.param) as running:
         yield running
+        if request.param:  # uvicorn without gunicorn ends by the signal itself
+            running.process.terminate()
+            assert running.process.wait(60) == -signal.SIGTERM
 
 
 def test_a_call_goes_as_it_came_and_leaves_its_row(house: RunningSteward, provider: Provider) -> None:
