@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from steward import log, values, view_values
+from steward import cloud_run, log, values, view_values
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey, Registration
@@ -211,8 +211,8 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.unset:
         answer: Callable[[argparse.Namespace], int] = arguments.run
         return answer(arguments)
-    settings = load(os.environ)
-    log.configure(settings.log_level)
+    settings = load(cloud_run.settings_there(os.environ))
+    log.configure(settings.log_level, severity=cloud_run.is_here(os.environ))
     run: Callable[[argparse.Namespace, Settings], int] = arguments.run
     return run(arguments, settings)
 
@@ -551,7 +551,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
             ", two to view" if viewer_conns(settings) else ""
         )
         raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each{more}")
-    return serve(settings)
+    return serve(settings, by_call=cloud_run.is_here(os.environ))
 
 
 def _settle(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -46,6 +46,8 @@ class After:
     """What runs beside it while the process serves."""
     close: Callable[[], None] = lambda: None
     """Gives back what it opened, after `port` was closed."""
+    end_alone: bool = False
+    """See proxy.Stages."""
 
 
 def settled_here(

@@ -246,7 +246,7 @@ def build_hosted(settings: Settings, caller_waits: bool, board: Board | None = N
         prices.feed.close()
         stores.close()
 
-    after = After(by_call, None, None, (), close)
+    after = After(by_call, None, None, (), close, end_alone=waits)
     if settings.after_response in {"sqs", "pubsub"}:
         after = sent_to_queue(settings, ground.keyring, stores, after, looked.look)
     return Hosted(relay_on(settings, ground, after, Clockwork(()), asleep), schedule, by_call, asleep, [])

@@ -196,6 +196,7 @@ def relay_on(
             refusals=Refusals(told=RelayMetrics(board).refused),
             key_max_inflight=settings.key_max_inflight,
             spill=after.spill,
+            end_alone=after.end_alone,
         ),
         upstreams=upstreams.all,
         health=health,

@@ -15,8 +15,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -111,13 +111,22 @@ def run_command(environ: Mapping[str, str], *arguments: str) -> subprocess.Compl
     return subprocess.run([*COMMAND, *arguments], env=dict(environ), cwd="/", capture_output=True, check=False)
 
 
+def _by_command(environ: Mapping[str, str], log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return serving(environ, log)
+
+
 @contextmanager
 def running_steward(
-    server: LocalPostgres, folder: Path, provider_url: str, settings: Mapping[str, str] | None = None
+    server: LocalPostgres,
+    folder: Path,
+    provider_url: str,
+    settings: Mapping[str, str] | None = None,
+    start: Callable[[Mapping[str, str], Path], AbstractContextManager[subprocess.Popen[bytes]]] = _by_command,
 ) -> Iterator[RunningSteward]:
     """A new database with a key, and who serves on it until the block ends; then it must end well by itself.
 
-    `settings` win over what is set here. A process that the block itself ended is left at that.
+    `settings` win over what is set here. A process that the block itself ended is left at that. `start`: what serves;
+    it names its port in the log, or has the one of `settings`.
     """
     address = new_database(server, TEMPLATE)
     environ = {**_environ(address, folder, provider_url), "ENCRYPTION_KEY": ENCRYPTION_KEY, **(settings or {})}
@@ -127,8 +136,8 @@ def running_steward(
         undo.callback(engine.dispose)
         digest = hashlib.sha256(key.encode()).hexdigest()
         made = PostgresDirectory(engine, KEYRING).create_key(LOCAL_ORG, "tests", digest)
-        process = undo.enter_context(serving(environ, log))
-        port = _port_once_ready(process, log)
+        process = undo.enter_context(start(environ, log))
+        port = _port_once_ready(process, log, int(environ["PORT"]))
         yield RunningSteward(
             port=port,
             key=key,
@@ -182,9 +191,11 @@ def _environ(address: PostgresAddress, folder: Path, provider_url: str) -> dict[
 
 
 @contextmanager
-def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    environ: Mapping[str, str], log: Path, command: Sequence[str] = (*COMMAND, "serve")
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        process = subprocess.Popen([*COMMAND, "serve"], env=dict(environ), cwd="/", stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=dict(environ), cwd="/", stdout=out, stderr=out, start_new_session=True)
     try:
         yield process
         if process.poll() is None:
@@ -196,21 +207,22 @@ def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[
             process.wait()
 
 
-def _port_once_ready(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port that the log names, once `/readyz` there is 200."""
+def _port_once_ready(process: subprocess.Popen[bytes], log: Path, given: int) -> int:
+    """The given port, or the one that the log names, once `/readyz` there is 200."""
+
+    def port() -> int:
+        named = _LISTENING.search(log.read_bytes())
+        return given or (int(named[1]) if named is not None else 0)
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
-        named = _LISTENING.search(log.read_bytes())
         try:
-            return named is not None and call(int(named[1]), Request(b"GET", b"/readyz")).status == 200
+            return bool(port()) and call(port(), Request(b"GET", b"/readyz")).status == 200
         except (OSError, Ended):
             return False
 
     eventually(ready, START_WITHIN_S)
-    named = _LISTENING.search(log.read_bytes())
-    assert named is not None
-    return int(named[1])
+    return port()
 
 
 @pytest.fixture(scope="session")
