@@ -72,11 +72,15 @@ class Times:
 class Runtime:
     """The loop: one event after the other."""
 
-    def __init__(self, api: RuntimeApi, hosted: Hosted, app: Application, times: Times) -> None:
+    def __init__(
+        self, api: RuntimeApi, hosted: Hosted, app: Application, times: Times, flush: Callable[[], None]
+    ) -> None:
+        """`flush`: writes what was counted, after each event."""
         self._api = api
         self._hosted = hosted
         self._app = app
         self._times = times
+        self._flush = flush
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
@@ -120,8 +124,12 @@ class Runtime:
 
         A call that was turned away leaves nothing, and costs the database nothing.
         """
-        if not self._hosted.by_call.waiting():
-            return
+        self._hosted.services.stages.refusals.tell()
+        if self._hosted.by_call.waiting():
+            await self._settle(deadline, stopping)
+        self._flush()
+
+    async def _settle(self, deadline: float, stopping: asyncio.Task[Any]) -> None:
         until = min(time.monotonic() + self._times.budget, deadline - _RESERVE_S)
         turn = asyncio.create_task(asyncio.to_thread(self._hosted.turn, until))
         await asyncio.wait((turn, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -302,14 +310,14 @@ async def _main(environ: Mapping[str, str]) -> int:
     api = RuntimeApi(environ.get("AWS_LAMBDA_RUNTIME_API", ""))
     try:
         try:
-            hosted, app, times = _started(environ)
+            hosted, app, times, flush = _started(environ)
         except Exception as exc:  # whatever it is: Lambda is told in a fixed sentence, the log in facts
             log.error("init_failed", exc)
             if isinstance(exc, SettingError):
                 sys.stderr.write(f"steward: {exc.message}\n")
             await api.init_failed(NOT_STARTED)
             return 2
-        runtime = Runtime(api, hosted, app, times)
+        runtime = Runtime(api, hosted, app, times, flush)
         loop.add_signal_handler(signal.SIGTERM, runtime.stop)
         try:
             await runtime.run()
@@ -322,20 +330,26 @@ async def _main(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _started(environ: Mapping[str, str]) -> tuple[Hosted, Application, Times]:
-    """Puts everything together; connects to nothing yet. What is imported here can fail where Lambda is told of it."""
+def _started(environ: Mapping[str, str]) -> tuple[Hosted, Application, Times, Callable[[], None]]:
+    """Puts everything together; of networks only secrets by ARN are asked for.
+
+    What is imported here can fail where Lambda is told of it.
+    """
+    from handlers.aws_secrets import plain_secrets, with_secrets
+    from handlers.emf import EmfBoard
     from steward.app import create_app
     from steward.settings import load
     from steward.wiring.hosted import build_hosted
 
-    settings = load({**DEFAULTS, **environ}, None)
+    settings = load({**DEFAULTS, **with_secrets(environ)}, None)
     log.configure(settings.log_level)
-    log.setting_warnings(settings.warnings)
-    hosted = build_hosted(settings, caller_waits=False)
+    log.setting_warnings([*settings.warnings, *plain_secrets(environ)])
+    board = EmfBoard()
+    hosted = build_hosted(settings, caller_waits=False, board=board)
     app = create_app(hosted.services)
     gc.collect()
     gc.freeze()  # what was imported lives as long as the process
-    return hosted, app, Times(settings.after_response_budget_s)
+    return hosted, app, Times(settings.after_response_budget_s), board.flush
 
 
 async def _close(hosted: Hosted) -> None:

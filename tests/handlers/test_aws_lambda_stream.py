@@ -199,10 +199,7 @@ class running:  # noqa: N801 - a context manager
 
 
 def left_clean(temporary: Path) -> None:
-    """But for the process's own counts, which are numbers alone."""
-    left = [path for path in temporary.rglob("*") if path.is_file()]
-    assert [path for path in left if not path.parent.name.startswith("steward-metrics-")] == []
-    assert [path for path in left if b"sk-" in path.read_bytes() or b"chat.completion" in path.read_bytes()] == []
+    assert list(temporary.rglob("*")) == []
 
 
 @pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS)
@@ -553,6 +550,25 @@ def test_nothing_of_a_vendor_is_imported_before_its_first_use() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr
+
+
+def test_a_secret_that_is_named_wrongly_is_no_value(api: RuntimeApiServer, tmp_path: Path) -> None:
+    """The setting goes the way of secrets by name; what only begins like a name is an error of the start."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "AWS_LAMBDA_RUNTIME_API": api.authority}
+    environ |= {"ENCRYPTION_KEY": ENCRYPTION_KEY, "POSTGRES_PASSWORD": "arn:aws:iam::1:user/x"}
+    with running(environ, tmp_path / "runtime.log") as process:
+        assert api.init_errors.get(timeout=WITHIN_S)[1]["errorType"] == "Steward.InitFailed"
+        assert process.wait(WITHIN_S) == 2
+    assert b"steward: POSTGRES_PASSWORD: begins like the name of a secret" in (tmp_path / "runtime.log").read_bytes()
+
+
+def test_what_was_counted_is_written_behind_each_event(sandbox: Sandbox) -> None:
+    """In CloudWatch's embedded format: nobody scrapes a sandbox."""
+    before = sandbox.steward.said().count(b"CloudWatchMetrics")
+    invoked = sandbox.chat()
+    invoked.body()
+    sandbox.behind(invoked)
+    assert sandbox.steward.said().count(b"CloudWatchMetrics") > before
 
 
 def test_time_is_kept_for_what_comes_behind_a_response() -> None:
