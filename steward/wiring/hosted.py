@@ -9,21 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 
 from steward import log
-from steward.clockwork import Clockwork
-from steward.errors import LedgerFault, SchemaTooOld
-from steward.metric_files import Board
-from steward.metrics import CallMetrics
-from steward.ports import Registration
+from steward.errors import LedgerFault
 from steward.settings import Settings
 from steward.stores import LOOK_EVERY_S, DecidedStores
-from steward.wiring.after_response import After
-from steward.wiring.body_stores import decided_stores
-from steward.wiring.relay import Ground, Services, open_ground, relay_on
+from steward.wiring.relay import Ground
 
 _MAINTAINED_EVERY_S = 3600.0
 

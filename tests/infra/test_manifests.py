@@ -31,7 +31,9 @@ SETTINGS = {setting.name for setting in (*TABLE, *BUTLER_TABLE)}
 def told() -> Settings:
     """The settings that the manifests make, with a Secret's in place of theirs."""
     said = dict(one("ConfigMap", "steward")["data"])
-    return loaded(None, **{"PRICING_REMOTE_URL": feed(), **said, "AFTER_RESPONSE": "spool", "ENCRYPTION_KEY": ENCRYPTION_KEY})
+    return loaded(
+        None, **{"PRICING_REMOTE_URL": feed(), **said, "AFTER_RESPONSE": "spool", "ENCRYPTION_KEY": ENCRYPTION_KEY}
+    )
 
 
 def feed() -> str:

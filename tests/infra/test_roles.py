@@ -1,4 +1,4 @@
-"""roles.sql on a real server: the role that serves does all that serving does, and can alter neither tables nor logs."""
+"""roles.sql on a real server: the role that serves does all that serving does, and alters neither tables nor logs."""
 
 from __future__ import annotations
 
@@ -135,5 +135,3 @@ def test_nobody_else_comes_in(empty_postgres: Database, engines: dict[str, Engin
     assert empty_postgres.run(rights + "'stranger_%'") == [(False,)]
     assert empty_postgres.run(rights + "'steward_%' ORDER BY rolname") == [(True,), (True,)]
     assert engines
-
-

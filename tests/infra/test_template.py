@@ -13,7 +13,7 @@ from tests.infra.expanded import Node, choices, each_of, of_role, resources, sta
 KEYS_OWN = {"DataKey"}
 """Where the resource `*` is the resource itself: the policy of a key."""
 NETWORK_INTERFACES = "NetworkInterfacesOfTheVpcFunction"
-"""Lambda looks for these as they stand before it makes a function in a VPC; AWS scopes most of them to nothing smaller."""
+"""Lambda looks for these before it makes a function in a VPC; AWS scopes most of them to nothing smaller."""
 OF_THE_RUNTIME = {"AWS_LAMBDA_EXEC_WRAPPER"}
 SECRETS = {setting.name for setting in TABLE if setting.secret}
 FUNCTIONS = {"RelayFunction", "StreamFunction", "SettleFunction", "ScheduledFunction"}
@@ -163,7 +163,9 @@ def test_a_secret_is_named_by_its_arn_alone() -> None:
                 parameter = parameters[choice["Ref"]]
                 assert choice["Ref"].endswith("SecretArn"), name
                 assert re.search(parameter["AllowedPattern"], "0123456789abcdef" * 4) is None
-                assert re.search(parameter["AllowedPattern"], "arn:aws:secretsmanager:eu-west-1:123456789012:secret:k-1")
+                assert re.search(
+                    parameter["AllowedPattern"], "arn:aws:secretsmanager:eu-west-1:123456789012:secret:k-1"
+                )
     assert re.search(parameters["HttpsProxy"]["AllowedPattern"], "http://me:secret@proxy:3128") is None
 
 
@@ -294,4 +296,6 @@ def test_the_schedule_runs_one_function_and_may_nothing_else() -> None:
 
 def test_an_operator_finds_what_he_needs_among_the_outputs() -> None:
     outputs: dict[str, Any] = template()["Outputs"]
-    assert {"LoadBalancerDnsName", "FunctionSecurityGroupId", "CallsQueueUrl", "StreamUrl", "RelayRoleArn"} <= set(outputs)
+    assert {"LoadBalancerDnsName", "FunctionSecurityGroupId", "CallsQueueUrl", "StreamUrl", "RelayRoleArn"} <= set(
+        outputs
+    )
