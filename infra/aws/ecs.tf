@@ -28,7 +28,8 @@ locals {
       BODY_STORE_ALLOW             = "s3://${aws_s3_bucket.bodies.bucket}@${var.region}/${local.account}"
       AFTER_RESPONSE               = var.after_response
     },
-    local.queued ? { SQS_QUEUE_URL = aws_sqs_queue.calls[0].url } : {},
+    # A third more as text: the queue takes 256 KiB, as much as this provider lets one ask for.
+    local.queued ? { SQS_QUEUE_URL = aws_sqs_queue.calls[0].url, QUEUE_MESSAGE_MAX_BYTES = "160KiB" } : {},
     var.https_proxy == "" ? {} : { HTTPS_PROXY = var.https_proxy },
   )
 

@@ -193,6 +193,13 @@ def test_the_queue_is_sealed_and_six_times_as_patient_as_its_consumer() -> None:
     assert 3 <= queues["CallsQueue"]["RedrivePolicy"]["maxReceiveCount"] <= 5
 
 
+def test_a_message_as_text_goes_into_the_queue() -> None:
+    (setting,) = (each for each in TABLE if each.name == "QUEUE_MESSAGE_MAX_BYTES")
+    most = setting.parse(setting.unset or "")
+    assert isinstance(most, int)
+    assert most * 4 / 3 + 8192 < resources("AWS::SQS::Queue")["CallsQueue"]["Properties"]["MaximumMessageSize"]
+
+
 def test_what_failed_alone_is_tried_again_and_the_database_is_spared() -> None:
     (mapping,) = resources("AWS::Lambda::EventSourceMapping").values()
     properties = mapping["Properties"]

@@ -59,6 +59,14 @@ def test_a_task_may_what_it_does(document: str, actions: set[str]) -> None:
     assert set(re.findall(r'"((?:s3|sqs|kms):[A-Za-z]+)"', said)) - {"kms:ViaService"} == actions
 
 
+def test_a_message_as_text_goes_into_the_queue() -> None:
+    (said,) = re.findall(r'QUEUE_MESSAGE_MAX_BYTES = "(\w+)"', text("aws"))
+    (taken,) = re.findall(r"max_message_size\s*=\s*(\d+)", text("aws"))
+    most = SETTINGS["QUEUE_MESSAGE_MAX_BYTES"].parse(said)
+    assert isinstance(most, int)
+    assert most * 4 / 3 + 8192 < int(taken)
+
+
 def test_on_aws_the_door_is_inside_and_https() -> None:
     assert re.search(r"\binternal\s*=\s*true", block("aws", 'resource "aws_lb" "this"'))
     assert re.search(r'protocol\s*=\s*"HTTPS"', block("aws", 'resource "aws_lb_listener" "https"'))
