@@ -27,8 +27,10 @@ help: ## this list
 demo: .venv/demo/made-here ## the whole story on this machine, nothing configured; ONCE=1 tells it and exits
 	@.venv/demo/bin/python -m steward demo $(if $(filter-out 0 no,$(ONCE)),--once)
 
+# What a fresh machine needs first, two environments and the tools, comes at once: unpacking one leaves a core to the other.
 # Measurements run alone; the rest mostly waits for sockets, so three files at a time do not crowd two cores.
-test: lint tools ## lint, then every test (ARGS="-k words" for some)
+test: ## lint, then every test (ARGS="-k words" for some)
+	@$(MAKE) --no-print-directory -j 3 lint tools
 	@$(if $(ARGS),,.venv/test/bin/python -m pytest tests/bench)
 	@.venv/test/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),,--ignore=tests/bench) $(ARGS)
 
