@@ -13,6 +13,9 @@ VENVS = runtime test lint demo deploy checkov
 ARGS ?=
 ONCE ?=
 
+# Images of containers like to set it. Then every process of a run would compile this project anew, pytest all its tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 # An environment whose interpreter is gone, or that was made in another place, is no longer one.
 $(shell for name in $(VENVS); do stamp=.venv/$$name/made-here; \
 	[ ! -e $$stamp ] || { [ "$$(cat $$stamp)" = '$(CURDIR)' ] && .venv/$$name/bin/python -c '' >/dev/null 2>&1; } || rm -f $$stamp; \
