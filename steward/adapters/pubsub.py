@@ -155,7 +155,7 @@ class PubsubCarrier(Carrier):
         return found
 
     def _posted(self, url: str, said: bytes, headers: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Response:
-        """Once more where a connection breaks: one that was frozen with its process is often dead. Twice does no harm."""
+        """Once more where a connection breaks: one frozen with its process is often dead. Twice does no harm."""
         try:
             return self._client().post(url, content=said, headers=headers, timeout=timeout)
         except (httpx.NetworkError, httpx.RemoteProtocolError):

@@ -33,8 +33,10 @@ def test_each_call_carries_the_hosts_own_token_and_a_stand_in_gets_none(pubsub_s
 
 @pytest.mark.parametrize(
     ("status", "fault"),
-    [(401, QueueRefused), (403, QueueRefused), (404, QueueRefused), (302, QueueRefused)]
-    + [(408, QueueUnavailable), (429, QueueUnavailable), (500, QueueUnavailable), (503, QueueUnavailable)],
+    [
+        *((401, QueueRefused), (403, QueueRefused), (404, QueueRefused), (302, QueueRefused)),
+        *((408, QueueUnavailable), (429, QueueUnavailable), (500, QueueUnavailable), (503, QueueUnavailable)),
+    ],
 )
 def test_a_fault_passes_by_itself_or_does_not(
     pubsub_server: PubsubStandIn, status: int, fault: type[QueueFault]
