@@ -186,7 +186,7 @@ class HostToken:
     def __call__(self) -> str:
         """Raises QueueRefused where there is no account, QueueUnavailable when it cannot be asked."""
         import google.auth
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError
+        from google.auth.exceptions import DefaultCredentialsError, RefreshError
         from google.auth.transport.requests import Request
 
         with self._lock:
@@ -200,7 +200,7 @@ class HostToken:
                 raise QueueRefused from exc
             except RefreshError as exc:
                 raise (QueueUnavailable if exc.retryable else QueueRefused) from exc
-            except GoogleAuthError as exc:
+            except Exception as exc:  # it has no closed list: a metadata service that answers oddly brings out any
                 raise QueueUnavailable from exc
         return token
 
