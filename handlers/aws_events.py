@@ -1,4 +1,4 @@
-"""What a load balancer, a Function URL or API Gateway hands to Lambda, as a request; and an answer, as they want it back.
+"""What a load balancer, a Function URL or API Gateway hands to Lambda, as a request; an answer, as they want it back.
 
 It refuses what the container's listener refuses, in the same way (SECURITY F9), and crashes at nothing an event may
 hold: what is no request is one of our errors. Mangum's classes tell the fronts apart and spell the answer. The request
@@ -37,9 +37,12 @@ _AS_TEXT = LambdaConfig(api_gateway_base_path="", text_mime_types=TEXT_TYPES, ex
 _AS_BASE64 = LambdaConfig(api_gateway_base_path="", text_mime_types=[], exclude_headers=[])
 
 _METHODS = frozenset(
-    "ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
-    "PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK "
-    "UNSUBSCRIBE".split()
+    {
+        *("ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH", "MERGE"),
+        *("MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH"),
+        *("PURGE", "PUT", "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNLINK"),
+        *("UNLOCK", "UNSUBSCRIBE"),
+    }
 )
 """Those that the listener's parser knows, but for CONNECT."""
 
@@ -240,7 +243,7 @@ def _path(target: bytes) -> bytes:
 
 
 def _query(event: Mapping[str, Any], decoded: bool) -> bytes:
-    """The query, joined of what the front took apart. A load balancer leaves it as it was sent, API Gateway does not."""
+    """The query, joined of what the front took apart. A load balancer leaves it as sent, API Gateway does not."""
     given = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
     if not isinstance(given, Mapping):
         raise BadRequest

@@ -39,6 +39,7 @@ class Extension:
         self._work = work
         self._ended: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._pause = threading.Event()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
 
     def start(self) -> None:
@@ -49,14 +50,23 @@ class Extension:
         """Once for every invocation, however it ended: without it the sandbox would run into its time limit."""
         self._ended.put(until)
 
+    def close(self) -> None:
+        """It asks no more."""
+        self._closed = True
+        self._pause.set()
+
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._api)
-        while True:
+        while not self._closed:
             try:
-                connection.request("GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier})
+                connection.request(
+                    "GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier}
+                )
                 answer = connection.getresponse()
                 event = answer.read()
             except (OSError, http.client.HTTPException) as exc:
+                if self._closed:
+                    return
                 log.error("extension_failed", exc)
                 connection.close()
                 self._pause.wait(_PAUSE_S)

@@ -33,7 +33,12 @@ from steward.wiring.hosted import Hosted, build_hosted
 DEFAULTS: Mapping[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
 """Of this host, beneath what the operator sets."""
 
-_ASCII_ONLY_BEFORE = ("AWS_Lambda_python3.12", "AWS_Lambda_python3.13", "AWS_Lambda_python3.14", "AWS_Lambda_python3.15")
+_ASCII_ONLY_BEFORE = (
+    "AWS_Lambda_python3.12",
+    "AWS_Lambda_python3.13",
+    "AWS_Lambda_python3.14",
+    "AWS_Lambda_python3.15",
+)
 """Runtimes whose client spells the answer as it is; every other escapes what is beyond ASCII."""
 _NO_CONTEXT_S = 60.0
 _LAST_S = 0.5
@@ -231,6 +236,8 @@ class Sandbox:
 
     def close(self) -> None:
         """For a process that ends well: one last turn, and everything is given back."""
+        if self.extension is not None:
+            self.extension.close()
         if "hosted" in self.__dict__:
             self.loop.run(self.hosted.close(), 30.0)
         if "loop" in self.__dict__:

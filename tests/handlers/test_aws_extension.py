@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from handlers.aws_extension import Extension, NotRegistered, register
+from tests.handlers.extensions import INVOKE, Api
 from tests.said import Said, listening
 
 
@@ -20,58 +19,11 @@ def said() -> Iterator[Said]:
         yield heard
 
 
-class Api:
-    """Hands out the events that a test puts in; says when it is asked for one."""
-
-    def __init__(self) -> None:
-        self.events: queue.Queue[tuple[int, object]] = queue.Queue()
-        self.asked: queue.Queue[str] = queue.Queue()
-        self.registered: list[tuple[str, object]] = []
-        self.status = 200
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:  # noqa: N802
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                api.registered.append((self.headers["Lambda-Extension-Name"], body))
-                self.answer(api.status, {}, {"Lambda-Extension-Identifier": "an-identifier"})
-
-            def do_GET(self) -> None:  # noqa: N802
-                api.asked.put(self.headers["Lambda-Extension-Identifier"])
-                status, event = api.events.get()
-                if status == 0:
-                    self.close_connection = True
-                    return
-                self.answer(status, event, {})
-
-            def answer(self, status: int, document: object, headers: dict[str, str]) -> None:
-                body = json.dumps(document).encode() if not isinstance(document, bytes) else document
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def api() -> Iterator[Api]:
     served = Api()
     yield served
-    served.server.shutdown()
-    served.server.server_close()
-
-
-INVOKE = (200, {"eventType": "INVOKE", "deadlineMs": 1})
+    served.close()
 
 
 def test_it_registers_for_invocations_alone(api: Api) -> None:
@@ -120,6 +72,16 @@ def test_work_that_fails_does_not_end_it(api: Api, said: Said) -> None:
         api.events.put(INVOKE)
     assert api.asked.get(timeout=10)
     assert said.events().count("after_response_failed") == 3 and "canary" not in said.text
+
+
+def test_once_closed_it_asks_no_more(api: Api, said: Said) -> None:
+    extension = Extension(api.address, "i", lambda until: None)
+    extension.start()
+    assert api.asked.get(timeout=10)
+    extension.close()
+    api.events.put((0, None))
+    extension._thread.join(10)
+    assert not extension._thread.is_alive() and said.events() == []
 
 
 @pytest.mark.parametrize("odd", [(500, {}), (200, b"no json"), (200, []), (200, {"eventType": "SHUTDOWN"}), (0, None)])

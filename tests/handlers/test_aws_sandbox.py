@@ -19,6 +19,7 @@ from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
+from tests.handlers.extensions import INVOKE, Api
 from tests.handlers.invoking import CHAT, HEADERS, KEY, Context, alb, field, octets, rest, url
 from tests.said import Said, listening
 from tests.servers.examples import respond
@@ -95,7 +96,9 @@ def opened(environ: dict[str, str], postgres: Database, tmp_path: Path) -> Itera
 
 
 @pytest.mark.parametrize(
-    "event", [alb(), alb(many=False), alb(body=json.dumps(CHAT).encode()), url(), rest()], ids="many one b64 url rest".split()
+    "event",
+    [alb(), alb(many=False), alb(body=json.dumps(CHAT).encode()), url(), rest()],
+    ids=["many", "one", "b64", "url", "rest"],
 )
 def test_a_call_comes_back_as_the_provider_sent_it_and_is_settled_when_the_answer_is_there(
     opened: Opened, upstream: Provider, event: dict[str, Any]
@@ -163,7 +166,11 @@ def test_a_stream_that_breaks_is_an_error_and_no_half_of_a_body(opened: Opened, 
     assert answer["statusCode"] == 502 and field(answer, "x-majordomo-error") == "upstream_broke"
     assert json.loads(answer["body"])["error"]["code"] == "upstream_broke"
     (row,) = invoked.rows()
-    assert (row.status_code, row.outcome, row.error_message) == (502, Outcome.UPSTREAM_FAILED, ErrorCode.UPSTREAM_FAILED)
+    assert (row.status_code, row.outcome, row.error_message) == (
+        502,
+        Outcome.UPSTREAM_FAILED,
+        ErrorCode.UPSTREAM_FAILED,
+    )
 
 
 DIALECTS = {
@@ -249,9 +256,7 @@ def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opene
     assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
 
 
-def test_nothing_of_an_invocation_is_left_in_tmp(
-    opened: Opened, upstream: Provider, tmp_path: Path
-) -> None:
+def test_nothing_of_an_invocation_is_left_in_tmp(opened: Opened, upstream: Provider, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     tempfile.tempdir = str(folder)
@@ -354,6 +359,86 @@ def test_a_health_check_needs_no_database(environ: dict[str, str]) -> None:
         sandbox.close()
 
 
+@pytest.fixture
+def api() -> Iterator[Api]:
+    served = Api()
+    yield served
+    served.close()
+
+
+def test_with_an_extension_the_answer_is_there_before_the_call_is_settled(opened: Opened, api: Api) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert api.asked.get(timeout=20) == "an-identifier" and len(api.registered) == 1
+    for number in (1, 2, 3):
+        assert invoked(alb())["statusCode"] == 200
+        assert invoked.sandbox.hosted.by_call.waiting() == 1, "the invocation's event has not come to the extension"
+        assert invoked.rows()[0].outcome is Outcome.INTERRUPTED
+        api.events.put(INVOKE)
+        assert api.asked.get(timeout=20), "its work is done"
+        assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * number
+
+
+def test_an_invocation_that_fails_or_leaves_nothing_keeps_no_extension_waiting(opened: Opened, api: Api) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert api.asked.get(timeout=20)
+    kept = Kept({})
+    invoked.sandbox.__dict__["consumer"] = kept
+
+    def wrong() -> None:
+        with pytest.raises(TypeError):
+            invoked({"Records": []})
+
+    def no_batch() -> None:
+        with pytest.raises(TypeError):
+            invoked.sandbox.settle({}, Context())
+
+    for invocation in (
+        wrong,
+        no_batch,
+        lambda: invoked(alb(headers={})),
+        lambda: invoked.sandbox.settle({"Records": []}, Context()),
+        lambda: invoked.sandbox.sweep(Context()),
+    ):
+        invocation()
+        api.events.put(INVOKE)
+        assert api.asked.get(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("given", "registers"),
+    [
+        ({}, 1),
+        ({"LAMBDA_EXTENSION": "off"}, 0),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "8"}, 0),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "8", "LAMBDA_EXTENSION": "on"}, 1),
+        ({"_HANDLER": "handlers.aws_lambda.settle"}, 0),
+        ({"_HANDLER": "handlers.aws_lambda.handler"}, 1),
+    ],
+)
+def test_the_extension_is_there_where_it_is_of_use(
+    opened: Opened, api: Api, given: dict[str, str], registers: int
+) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address, **given)
+    invoked.sandbox.begin()
+    assert len(api.registered) == registers
+    if not registers:
+        assert invoked(alb())["statusCode"] == 200
+        assert [row.body_state for row in invoked.rows()] == [BodyState.STORED]
+
+
+def test_where_lambda_refuses_the_extension_the_caller_waits(
+    opened: Opened, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.status = 403
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert invoked(alb())["statusCode"] == 200
+    assert [row.body_state for row in invoked.rows()] == [BodyState.STORED]
+    assert "extension_not_registered" in capsys.readouterr().out
+
+
 class Kept:
     """A consumer that knows what it was handed."""
 
@@ -387,6 +472,8 @@ def test_a_wrong_setting_names_itself_and_no_value(environ: dict[str, str]) -> N
     assert "POSTGRES_PORT" in wrong.value.message and CANARY not in wrong.value.message
 
 
-def test_a_plain_key_in_the_environment_is_warned_of(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_key_in_the_environment_is_warned_of(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     Sandbox({**environ, "_HANDLER": "handlers.aws_lambda.settle"}).begin()
     assert "ENCRYPTION_KEY: a plain secret" in capsys.readouterr().out
