@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -26,6 +26,24 @@ def api() -> Iterator[Api]:
     served.close()
 
 
+Extend = Callable[[Callable[[float | None], None]], Extension]
+
+
+@pytest.fixture
+def extend(api: Api) -> Iterator[Extend]:
+    """Extensions that are closed before the API is."""
+    made: list[Extension] = []
+
+    def extended(work: Callable[[float | None], None]) -> Extension:
+        made.append(Extension(api.address, "an-identifier", work))
+        made[-1].start()
+        return made[-1]
+
+    yield extended
+    for each in made:
+        each.close()
+
+
 def test_it_registers_for_invocations_alone(api: Api) -> None:
     assert register(api.address) == "an-identifier"
     assert api.registered == [("steward-after-response", {"events": ["INVOKE"]})]
@@ -40,7 +58,7 @@ def test_a_refusal_and_a_silence_are_told_apart_from_success(api: Api) -> None:
             register(nobody)
 
 
-def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api) -> None:
+def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api, extend: Extend) -> None:
     begun, done, given = threading.Event(), threading.Event(), []
 
     def work(until: float | None) -> None:
@@ -48,8 +66,7 @@ def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api) -> None
         begun.set()
         done.wait(20)
 
-    extension = Extension(api.address, "an-identifier", work)
-    extension.start()
+    extension = extend(work)
     assert api.asked.get(timeout=10) == "an-identifier"
     api.events.put(INVOKE)
     assert not begun.wait(0.05), "the invocation has not ended"
@@ -60,12 +77,11 @@ def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api) -> None
     assert api.asked.get(timeout=10) == "an-identifier"
 
 
-def test_work_that_fails_does_not_end_it(api: Api, said: Said) -> None:
+def test_work_that_fails_does_not_end_it(api: Api, extend: Extend, said: Said) -> None:
     def work(until: float | None) -> None:
         raise KeyError("canary")
 
-    extension = Extension(api.address, "i", work)
-    extension.start()
+    extension = extend(work)
     for _ in range(3):
         assert api.asked.get(timeout=10)
         extension.invocation_ended()
@@ -74,9 +90,8 @@ def test_work_that_fails_does_not_end_it(api: Api, said: Said) -> None:
     assert said.events().count("after_response_failed") == 3 and "canary" not in said.text
 
 
-def test_once_closed_it_asks_no_more(api: Api, said: Said) -> None:
-    extension = Extension(api.address, "i", lambda until: None)
-    extension.start()
+def test_once_closed_it_asks_no_more(api: Api, extend: Extend, said: Said) -> None:
+    extension = extend(lambda until: None)
     assert api.asked.get(timeout=10)
     extension.close()
     api.events.put((0, None))
@@ -85,10 +100,9 @@ def test_once_closed_it_asks_no_more(api: Api, said: Said) -> None:
 
 
 @pytest.mark.parametrize("odd", [(500, {}), (200, b"no json"), (200, []), (200, {"eventType": "SHUTDOWN"}), (0, None)])
-def test_what_is_no_invocation_is_passed_over(api: Api, odd: tuple[int, object]) -> None:
+def test_what_is_no_invocation_is_passed_over(api: Api, extend: Extend, odd: tuple[int, object]) -> None:
     worked: queue.Queue[float | None] = queue.Queue()
-    extension = Extension(api.address, "i", worked.put)
-    extension.start()
+    extension = extend(worked.put)
     assert api.asked.get(timeout=10)
     api.events.put(odd)
     assert api.asked.get(timeout=10), "it asks again"
