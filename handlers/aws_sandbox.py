@@ -27,13 +27,17 @@ from steward.app import create_app
 from steward.errors import InternalError, StewardError, UpstreamTimeout
 from steward.metric_files import Board
 from steward.proxy import Application
+from steward.refusals import Refusals
 from steward.settings import Settings, load
 from steward.wiring.hosted import Hosted, build_hosted
 
 DEFAULTS: Mapping[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
 """Of this host, beneath what the operator sets."""
 
-_ASCII_ONLY_BEFORE = (
+HEALTH = b"/health"
+"""Asked often, by balancers; it says that this process lives, and needs no database for it."""
+
+_SPELL_AS_IT_IS = (
     "AWS_Lambda_python3.12",
     "AWS_Lambda_python3.13",
     "AWS_Lambda_python3.14",
@@ -161,7 +165,7 @@ class Sandbox:
         try:
             request = aws_events.read(event, sent_by)
         except StewardError as error:
-            self._count(error)
+            self.loop.run(_count(self.hosted.services.stages.refusals, error))
             return aws_events.spelled(refusal(error), event, sent_by)
         streaming = sent_by is not aws_events.ALB_FRONT or self.settings.alb_streaming == "buffered"
         cycle = BufferedCycle(request, sent_by, self._ascii_only, streaming)
@@ -178,12 +182,9 @@ class Sandbox:
 
     async def _relay(self, cycle: BufferedCycle, within_s: float) -> aws_events.Response:
         ends = time.monotonic() + within_s
-        await self.hosted.prepare()
+        if cycle.request.raw_path != HEALTH:
+            await self.hosted.prepare()
         return await cycle.run(self.app, ends - time.monotonic())
-
-    def _count(self, error: StewardError) -> None:
-        refusals = self.hosted.services.stages.refusals
-        self.loop.loop.call_soon_threadsafe(refusals.count, error.code)
 
     def _ended(self, until: float) -> None:
         """The invocation is over, well or not."""
@@ -200,12 +201,12 @@ class Sandbox:
         """
         if self.hosted.by_call.waiting():
             self.hosted.turn(until)
-        self.hosted.services.stages.refusals.tell()
+        self.loop.run(_tell(self.hosted.services.stages.refusals))
         self.board.flush()
 
     @property
     def _ascii_only(self) -> bool:
-        return self._environ.get("AWS_EXECUTION_ENV") not in _ASCII_ONLY_BEFORE
+        return self._environ.get("AWS_EXECUTION_ENV") not in _SPELL_AS_IT_IS
 
     def settle(self, event: Any, context: Any) -> dict[str, Any]:
         """A batch of SQS: the ids of those that the queue is to hand out again."""
@@ -242,6 +243,14 @@ class Sandbox:
             self.loop.run(self.hosted.close(), 30.0)
         if "loop" in self.__dict__:
             self.loop.close()
+
+
+async def _count(refusals: Refusals, error: StewardError) -> None:
+    refusals.count(error.code)
+
+
+async def _tell(refusals: Refusals) -> None:
+    refusals.tell()
 
 
 def _remaining_s(context: Any) -> float:

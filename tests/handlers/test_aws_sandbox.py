@@ -331,6 +331,23 @@ def test_counts_are_written_after_each_call(opened: Opened, capsys: pytest.Captu
     assert invoked(alb(path="/metrics", method="GET"))["statusCode"] in (200, 401)
 
 
+def test_who_is_turned_away_is_counted_in_the_same_invocation(
+    opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invoked = opened()
+    assert invoked(alb(headers={}))["statusCode"] == 400
+    assert invoked(alb(headers={**HEADERS, "Transfer-Encoding": "gzip"}))["statusCode"] == 501
+    assert invoked(alb(headers={"Host": "a"}))["statusCode"] == 401
+    out = capsys.readouterr().out
+    lines = [json.loads(line) for line in out.splitlines() if '"event":"callers_refused"' in line]
+    assert [(line["code"], line["count"]) for line in lines] == [
+        ("bad_request", 1),
+        ("not_supported", 1),
+        ("missing_key", 1),
+    ]
+    assert out.count('"steward_refused_callers_total":1') == 3 and not invoked.rows()
+
+
 @pytest.mark.parametrize(
     "event",
     [
