@@ -34,6 +34,8 @@
     |  |- BodyUnreadable 502  it is none of ours
     |  |- SignInRefused 403   the OpenID provider's answer is not exactly right
     |  `- ProviderUnavailable 502
+    |- QueueFault             QueueUnavailable (try again)  QueueRefused (no right to it)
+    |                         MessageRefused (not sealed by us)  MessageWaits (its object cannot be had now)
     |- SealBroken             a ciphertext that does not open under this key and these facts
     `- SettingError           a setting is wrong; one line, exit 2
 
@@ -501,6 +503,52 @@ class SealBroken(StewardError):
 
     code = "seal_broken"
     message = "A sealed value does not open: wrong ENCRYPTION_KEY, or the value was moved or changed."
+
+
+class QueueFault(StewardError):
+    """A queue between a relay and who settles."""
+
+    code = "queue_failed"
+    level = logging.WARNING
+    message = "The queue failed."
+
+
+class QueueUnavailable(QueueFault):
+    """Try again later: time-outs, 5xx, throttling, no connection."""
+
+    code = "queue_unavailable"
+    message = "The queue is not available."
+
+
+class QueueRefused(QueueFault):
+    """Trying again does not help: no such queue, no right to it."""
+
+    code = "queue_refused"
+    message = "The queue refused. Check its name, and what the host's own role may do with it."
+
+
+class MessageRefused(QueueFault):
+    """A message that was not sealed by us, for this queue and this call. It is left to the dead-letter queue."""
+
+    code = "message_refused"
+    message = "The message does not open: it was not sealed by this Steward for this queue, or it was changed."
+
+    def __init__(self, reason: str = "not_a_message") -> None:
+        """`reason`: one of our own words."""
+        super().__init__()
+        self.reason = reason
+
+
+class MessageWaits(QueueFault):
+    """The object that a message speaks of cannot be had now."""
+
+    code = "message_waits"
+    message = "The object that the message speaks of cannot be had now."
+
+    def __init__(self, reason: str = "object_missing") -> None:
+        """`reason`: one of our own words."""
+        super().__init__()
+        self.reason = reason
 
 
 class SettingError(StewardError):

@@ -45,7 +45,9 @@ BLIND = frozenset({"Exception", "BaseException"})
 MUTABLE = frozenset({"list", "dict", "set", "deque", "defaultdict", "Lock", "threading.Lock"})
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "manager"})
 LONGEST_FUNCTION = 60
-HAND_ON = frozenset({"steward/cli.py", "handlers/aws_lambda.py"})
+HAND_ON = frozenset(
+    {"steward/cli.py", "handlers/aws_lambda.py", "handlers/aws_lambda_stream.py", "handlers/cloud_function.py"}
+)
 """Where a process begins, and its environment is handed to whoever reads it."""
 
 MIRRORED_ELSEWHERE = {
