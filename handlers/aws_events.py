@@ -46,6 +46,16 @@ _METHODS = frozenset(
 )
 """Those that the listener's parser knows, but for CONNECT."""
 
+_OF_THE_FRONT = frozenset(
+    {
+        *(b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto"),
+        *(b"x-amzn-trace-id", b"x-amzn-tls-cipher-suite", b"x-amzn-tls-version"),
+    }
+)
+"""Set by the front, about its own connection: no provider gets them."""
+_OF_THE_SIGNATURE = frozenset({b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"})
+_SIGNED = b"AWS4-"
+
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _NO_BODY = frozenset({204, 304})
@@ -153,7 +163,7 @@ def read(event: Mapping[str, Any], sent_by: Front) -> Request:
     raw_path = _path(_octets(target))
     _check(_method(method), raw_path, query, headers)
     body = _body(event)
-    return Request(_method(method), raw_path, query, _framed(headers, body), body, client)
+    return Request(_method(method), raw_path, query, _framed(_callers(headers, sent_by), body), body, client)
 
 
 def spelled(response: Response, event: Mapping[str, Any], sent_by: Front, as_text: bool = True) -> dict[str, Any]:
@@ -221,6 +231,17 @@ def _headers(event: Mapping[str, Any]) -> Headers:
     if isinstance(cookies, list) and cookies:  # the Function URL's spelling of one field
         found.append((b"cookie", b"; ".join(_octets(each) for each in cookies)))
     return found
+
+
+def _callers(headers: Headers, sent_by: Front) -> Headers:
+    """Without what the front set, and without a signature that it has checked: that is for it alone."""
+    kept = [item for item in headers if item[0] not in _OF_THE_FRONT]
+    if sent_by is ALB_FRONT:
+        return kept
+    signed = any(name == b"authorization" and value.startswith(_SIGNED) for name, value in kept)
+    if not signed:
+        return kept
+    return [item for item in kept if item[0] not in _OF_THE_SIGNATURE and not item[1].startswith(_SIGNED)]
 
 
 def _method(given: object) -> str:

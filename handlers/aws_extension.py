@@ -39,7 +39,6 @@ class Extension:
         self._work = work
         self._ended: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._pause = threading.Event()
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
 
     def start(self) -> None:
@@ -52,12 +51,11 @@ class Extension:
 
     def close(self) -> None:
         """It asks no more."""
-        self._closed = True
         self._pause.set()
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._api)
-        while not self._closed:
+        while not self._pause.is_set():
             try:
                 connection.request(
                     "GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier}
@@ -65,7 +63,7 @@ class Extension:
                 answer = connection.getresponse()
                 event = answer.read()
             except (OSError, http.client.HTTPException) as exc:
-                if self._closed:
+                if self._pause.is_set():
                     return
                 log.error("extension_failed", exc)
                 connection.close()

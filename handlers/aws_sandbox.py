@@ -7,7 +7,6 @@ already, or, where there is none, before the answer is returned.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +54,14 @@ class Consumer(Protocol):
     def settle(self, messages: Sequence[tuple[str, str | bytes]], until: float | None = None) -> dict[str, str | None]:
         """None for each that is settled, else a word that says why not."""
 
+    def close(self) -> None:
+        """Gives back what it was made of."""
+
 
 def _open_consumer(settings: Settings, board: Board) -> Consumer:
-    consumer: Consumer = importlib.import_module("steward.wiring.consumer").build_consumer(settings, board)
-    return consumer
+    from steward.wiring.consumer import build_consumer
+
+    return build_consumer(settings, board)
 
 
 class Sandbox:
@@ -239,6 +242,8 @@ class Sandbox:
         """For a process that ends well: one last turn, and everything is given back."""
         if self.extension is not None:
             self.extension.close()
+        if "consumer" in self.__dict__:
+            self.consumer.close()
         if "hosted" in self.__dict__:
             self.loop.run(self.hosted.close(), 30.0)
         if "loop" in self.__dict__:

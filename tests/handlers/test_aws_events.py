@@ -90,6 +90,24 @@ def test_the_caller_is_the_last_address_that_the_front_wrote() -> None:
     assert read(alb(headers={**PLAIN, "X-Forwarded-For": ["1.1.1.1", "evil, 2.2.2.2"]}), ALB_FRONT).client == "2.2.2.2"
 
 
+def test_what_the_front_set_or_checked_goes_to_no_provider() -> None:
+    found = {name for name, _ in read(alb(), ALB_FRONT).headers}
+    assert not [name for name in found if name.startswith(b"x-forwarded")] and b"authorization" in found
+    signature = {
+        "Authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-central-1/lambda/aws4_request, Signature=0",
+        "X-Amz-Date": "20260101T000000Z",
+        "X-Amz-Security-Token": "canary",
+        "X-Amzn-Trace-Id": "Root=1",
+        "X-Api-Key": "sk-ant",
+    }
+    assert [name for name, _ in read(url("", headers={**PLAIN, **signature}), URL_FRONT).headers] == [
+        b"host",
+        b"x-api-key",
+    ]
+    plain = {**signature, "Authorization": "Bearer sk"}
+    assert len(read(url("", headers={**PLAIN, **plain}), URL_FRONT).headers) == 5
+
+
 def test_cookies_of_a_function_url_are_one_field() -> None:
     found = read({**url(), "cookies": ["a=1", "b=2"]}, URL_FRONT).headers
     assert (b"cookie", b"a=1; b=2") in found

@@ -467,6 +467,9 @@ class Kept:
         self.handed += messages
         return self.said
 
+    def close(self) -> None:
+        self.closed = True
+
 
 def test_a_batch_says_which_messages_are_to_come_again(environ: dict[str, str]) -> None:
     kept = Kept({"a": None, "b": "not_metered"})
@@ -475,6 +478,19 @@ def test_a_batch_says_which_messages_are_to_come_again(environ: dict[str, str]) 
     answer = sandbox.settle({"Records": records}, Context())
     assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["b", "c"]
     assert kept.handed == [("a", "aaa"), ("b", "bbb"), ("c", "ccc")]
+    sandbox.close()
+    assert kept.closed
+
+
+def test_a_queues_own_consumer_stands_behind_it(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    queue = "https://sqs.eu-central-1.amazonaws.com/123456789012/calls"
+    sandbox = Sandbox({**environ, "AFTER_RESPONSE": "sqs", "SQS_QUEUE_URL": queue})
+    records = [{"messageId": "a", "body": CANARY, "eventSource": "aws:sqs"}]
+    answer = sandbox.settle({"Records": records}, Context())
+    assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["a"], "it does not open"
+    sandbox.close()
+    heard = capsys.readouterr()
+    assert "message_refused" in heard.out and CANARY not in heard.out + heard.err
 
 
 def test_a_schedule_sweeps(opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
