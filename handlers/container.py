@@ -73,11 +73,12 @@ def serve(settings: Settings, by_call: bool = False) -> int:
 def settle_alone(settings: Settings) -> int:
     """What `steward settle` calls: the settling process, without relaying ones. Raises SettingError."""
     check(settings)
-    doubts = prepare(settings.spool_dir)
+    queued = settings.after_response in {"sqs", "pubsub"}
+    doubts = [] if queued else prepare(settings.spool_dir)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _raise_descriptor_limit()
     log.setting_warnings([*settings.warnings, *doubts])
-    return run_settler(settings, metrics.prepare(settings.spool_dir / "metrics"))
+    return run_settler(settings, metrics.prepare(None if queued else settings.spool_dir / "metrics"))
 
 
 def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:
@@ -173,7 +174,7 @@ def _core_by_call(settings: Settings, board: Board) -> _Core:
     app = HostedApp(settings, hosted, caller_waits=True)
 
     async def stop() -> None:
-        await app.rest()
+        await app.close()
         await hosted.close()
 
     return _Core(hosted.services, app, hosted.prepare, stop)

@@ -380,6 +380,8 @@ class Call:
             error = CallerGone()
         if self._answer is not None:
             self._answer.abort()
+        if self._started and self._cycle is not None and self._cycle.take_back():
+            self._started = False  # a host that answers whole: nobody has seen any of it
         told = refused is not None or (not self._started and not isinstance(error, CallerGone))
         if self.caller is not None and self.route is not None:
             self._last_us = self._elapsed_us() if told or self._first_us is not None else None

@@ -1,12 +1,14 @@
-"""A Steward as it runs in production: a process of its own, set up by its own commands, on real services.
+"""A Steward as it runs in production: a process of its own, on real services.
 
-It refuses shortcuts: settings go in by the environment, keys come from `steward keys create`, rows are read from
-PostgreSQL and bodies from the store's folder. What the process writes is kept for searches.
+Settings go in by the environment, rows are read from PostgreSQL and bodies from the store's folder. What the process
+writes is kept for searches. The database is a copy of a migrated one, and the key is made through the directory: the
+commands take a second each. That they do it is shown by `tests/test_cli.py` and `tests/test_packaging.py`.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import re
 import secrets
@@ -26,11 +28,13 @@ import pytest
 from sqlalchemy import text
 
 from steward.adapters.postgres_connection import PostgresAddress, open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
 from steward.words import Secret
 from tests.servers.plain_http import Ended, Message, Request, call
+from tests.servers.postgres import ENCRYPTION_KEY, KEYRING, TEMPLATE
 from tests.servers.socket_provider import Provider
 from tests.servers.waiting import eventually
 
@@ -119,25 +123,25 @@ def running_steward(
     settings: Mapping[str, str] | None = None,
     start: Callable[[Mapping[str, str], Path], AbstractContextManager[subprocess.Popen[bytes]]] = _by_command,
 ) -> Iterator[RunningSteward]:
-    """Migrates a new database, makes a key, serves until the block ends; then it must end well by itself.
+    """A new database with a key, and who serves on it until the block ends; then it must end well by itself.
 
     `settings` win over what is set here. A process that the block itself ended is left at that. `start`: what serves;
     it names its port in the log, or has the one of `settings`.
     """
-    address = new_database(server)
-    environ = {**_environ(address, folder, provider_url), **(settings or {})}
-    _expect_success(run_command(environ, "migrate"))
-    created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
-    log = folder / "steward.log"
+    address = new_database(server, TEMPLATE)
+    environ = {**_environ(address, folder, provider_url), "ENCRYPTION_KEY": ENCRYPTION_KEY, **(settings or {})}
+    key, log = "mdm_sk_" + secrets.token_urlsafe(32), folder / "steward.log"
     with ExitStack() as undo:
         engine = open_engine(address)
         undo.callback(engine.dispose)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        made = PostgresDirectory(engine, KEYRING).create_key(LOCAL_ORG, "tests", digest)
         process = undo.enter_context(start(environ, log))
         port = _port_once_ready(process, log, int(environ["PORT"]))
         yield RunningSteward(
             port=port,
-            key=created["key"],
-            key_id=UUID(created["id"]),
+            key=key,
+            key_id=made.id,
             environ=environ,
             bodies=folder / "bodies",
             log=log,
@@ -146,13 +150,14 @@ def running_steward(
         )
 
 
-def new_database(server: LocalPostgres) -> PostgresAddress:
+def new_database(server: LocalPostgres, template: str = "template1") -> PostgresAddress:
+    """Nothing is in it, or what is in the template."""
     name = f"steward_{next(_numbers)}"
     address = PostgresAddress(server.host, server.port, server.user, server.password, server.database, "disable")
-    engine = open_engine(address)
+    engine, create = open_engine(address), f"CREATE DATABASE {name} TEMPLATE {template}"
     try:
         with engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(create))
     finally:
         engine.dispose()
     return replace(address, database=name)
@@ -183,11 +188,6 @@ def _environ(address: PostgresAddress, folder: Path, provider_url: str) -> dict[
         "SHUTDOWN_DELAY": "0",
         "LOG_LEVEL": "debug",
     }
-
-
-def _expect_success(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
-    assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
-    return done
 
 
 @contextmanager
