@@ -174,7 +174,7 @@ def _core_by_call(settings: Settings, board: Board) -> _Core:
     app = HostedApp(settings, hosted, caller_waits=True)
 
     async def stop() -> None:
-        await app.rest()
+        await app.close()
         await hosted.close()
 
     return _Core(hosted.services, app, hosted.prepare, stop)
