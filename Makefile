@@ -12,6 +12,8 @@ LOCKED = infra/requirements
 VENVS = runtime test lint demo deploy checkov
 ARGS ?=
 ONCE ?=
+ARCH ?= arm64
+PY ?=
 
 export PYTHONDONTWRITEBYTECODE = 1
 
@@ -20,7 +22,7 @@ $(shell for name in $(VENVS); do stamp=.venv/$$name/made-here; \
 	[ ! -e $$stamp ] || { [ "$$(cat $$stamp)" = '$(CURDIR)' ] && .venv/$$name/bin/python -c '' >/dev/null 2>&1; } || rm -f $$stamp; \
 	done)
 
-.PHONY: help demo test lint faults soak bench lock tools clean python
+.PHONY: help demo test lint faults soak bench lambda lock tools clean python
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -48,6 +50,9 @@ soak: .venv/test/made-here ## ten minutes of load: memory and descriptors of eve
 
 bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, the explorer in ten million calls (some 8 GB of disk)
 	@.venv/test/bin/python -m tests.bench $(ARGS)
+
+lambda: python ## build/steward-lambda.zip, for AWS Lambda (ARCH=arm64 or x86_64, PY=3.12)
+	@$(PYTHON) infra/lambda/package.py --arch '$(ARCH)' --python '$(PY)'
 
 lock: ## pin anew, from releases at least a week old (needs uv)
 	@infra/requirements/lock
