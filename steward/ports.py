@@ -81,6 +81,9 @@ class Upstream(Protocol):
         idempotent one of which no answer's byte came.
         """
 
+    def forget_idle(self) -> None:
+        """Closes what rests: the other side may have gone while this process was frozen. Called from its loop."""
+
     async def close(self) -> None:
         """Closes every connection."""
 
@@ -498,7 +501,7 @@ class BodyRow:
 
 
 class BodyBook(Protocol):
-    """What rows say of bodies, over all organisations: for reconcile alone.
+    """What rows say of bodies, over all organisations: for reconcile, and for who sweeps.
 
     Every method raises LedgerUnavailable, SchemaTooOld.
     """
@@ -508,6 +511,9 @@ class BodyBook(Protocol):
 
     def of(self, ids: Sequence[UUID]) -> list[BodyRow]:
         """The rows of these calls, as far as there are any."""
+
+    def stuck(self, before: datetime, limit: int) -> list[BodyRow]:
+        """Rows of calls before this moment whose body is `pending`, oldest first."""
 
     def mark(self, rows: Sequence[BodyRow], state: BodyState) -> int:
         """Says `state` of the bodies whose rows say what they said here; how many it was.

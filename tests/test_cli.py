@@ -354,7 +354,7 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
     assert (first.code, first.out) == (0, "The schema went from nothing to 0007.\n")
     assert (second.code, second.out) == (0, "The schema is up to date (0007).\n")
-    assert json.loads(as_json.out) == {"before": "0007", "after": "0007"}
+    assert json.loads(as_json.out) == {"before": "0008", "after": "0008"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -362,7 +362,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0007"}, {"before": "0007", "after": "0007"}]
+    assert answers == [{"before": None, "after": "0008"}, {"before": "0008", "after": "0008"}]
 
 
 # register

@@ -147,7 +147,7 @@ def test_a_server_that_is_not_there_is_told(postgres: Database) -> None:
 def test_the_ledger_and_the_versions_agree() -> None:
     assert head() == SCHEMA_VERSION
     names = sorted(path.stem for path in VERSIONS.glob("[0-9]*.py"))
-    assert [name[:4] for name in names] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+    assert [name[:4] for name in names] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 
 
 def test_the_table_has_the_columns_of_the_ledger_with_their_types(postgres: Database) -> None:
@@ -178,6 +178,8 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
         "instance_secrets",
         "storage_configs",
         "provider_keys",
+        "price_list",
+        "llm_requests_pending",
         "approvals",
         "steward_schema",
         "view_tokens",
