@@ -294,13 +294,13 @@ def compiled(target: Target, tree: Path) -> None:
 
 def written(tree: Path, out: Path) -> None:
     """The tree as an archive: in order of names, at one time, readable by all, as Lambda's user is none of ours."""
-    files = sorted(path for path in tree.rglob("*") if path.is_file())
+    files = {path.relative_to(tree).as_posix(): path for path in tree.rglob("*") if path.is_file()}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in files:
-            entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), AT)
+        for name, path in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, AT)
             entry.create_system = 3
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (0o100755 if path.name == STREAM.name else 0o100644) << 16
+            entry.external_attr = (0o100755 if name == STREAM.name else 0o100644) << 16
             archive.writestr(entry, path.read_bytes())
 
 
