@@ -139,16 +139,16 @@ class ByCall:
     def _turn(self, until: float) -> None:
         began = time.monotonic()
         steps: dict[str, Callable[[], None]] = {
-            "stores_not_looked_up": self._around.before,
-            "settle_failed": lambda: self._settle(began + (until - began) * _OF_THE_TURN),
-            "export_failed": lambda: self._around.export(until),
-            "turn_failed": lambda: self._around.after() if time.monotonic() < until else None,
+            "stores": self._around.before,
+            "settle": lambda: self._settle(began + (until - began) * _OF_THE_TURN),
+            "export": lambda: self._around.export(until),
+            "prices": lambda: self._around.after() if time.monotonic() < until else None,
         }
-        for event, step in steps.items():
+        for task, step in steps.items():
             try:
                 step()
             except Exception as exc:  # a step that fails must not end those after it, nor the next turn
-                log.error(event, exc)
+                log.error("turn_failed", exc, task=task)
 
     def _settle(self, until: float) -> None:
         with self._lock:

@@ -139,7 +139,7 @@ def test_without_a_database_the_call_is_served_and_the_intent_said_to_be_lost(sa
 
     house.tell(story)
     assert [row.outcome for row in house.rows()] == [Outcome.COMPLETE]
-    assert {"intents_lost", "settle_failed"} <= set(said.events())
+    assert {"intents_lost", "turn_failed"} <= set(said.events())
 
 
 @pytest.mark.parametrize("hangs", ["store", "ledger"])

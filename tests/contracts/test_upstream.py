@@ -374,7 +374,7 @@ def test_what_rests_is_given_up_when_it_is_told_to_and_what_runs_is_not(way: Way
             await closed(provider)
             await fetch(upstream, provider)
             assert provider.connections == 2
-            running = await send(upstream, provider, "honest", b"canary")
+            running = await send(upstream, call(provider.origin, "honest", b"canary"))
             upstream.forget_idle()
             await read(running)
             upstream.forget_idle()
