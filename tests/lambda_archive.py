@@ -52,7 +52,13 @@ def alone(*words: str) -> list[str]:
 def run(task: Path, program: str, **more: str) -> str:
     """What a program says that has the unpacked archive, and nothing else."""
     ran = subprocess.run(
-        alone("-c", program), env=environ(task, **more), cwd="/", capture_output=True, text=True, check=False, timeout=120
+        alone("-c", program),
+        env=environ(task, **more),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

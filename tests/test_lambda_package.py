@@ -30,12 +30,15 @@ NEVER = re.compile(
     r".*\.(pyi|c|h|js|css|html|env|pth)$|.*/(tests|test)/"
 )
 """What no function of ours runs."""
-"""Names that our files import, and that the archive lacks: each is refused with a clear word before (see below)."""
-LACKING = {"google"}
+
+LACKING = {"google", "requests", "uvloop"}
+"""What our files import, when first used, and the archive lacks: Google's store is refused with a clear word, see below;
+uvloop is asked for by its name alone, where a loop is made of what is there."""
 
 USED_AT_INIT = {
-    "aiohappyeyeballs",
+    *("handlers", "steward"),
 }
+"""All that the handler imports before its first event."""
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +122,11 @@ def _imported(file: Path) -> Iterator[str]:
 
 def _there(module: str, names: set[str]) -> bool:
     path, top = module.replace(".", "/"), module.partition(".")[0]
-    return top in sys.stdlib_module_names or f"{path}.py" in names or f"{path}/__init__.py" in names or any(
-        name.startswith(f"{path}.cpython-") for name in names
+    return (
+        top in sys.stdlib_module_names
+        or f"{path}.py" in names
+        or f"{path}/__init__.py" in names
+        or any(name.startswith(f"{path}.cpython-") for name in names)
     )
 
 
@@ -172,7 +178,9 @@ def test_clients_are_made_of_the_descriptions_that_are_kept(task: Path, names: s
         "import boto3, botocore.session\n"
         "session = botocore.session.Session()\n"
         "session.set_credentials('id', 'secret')\n"
-        "made = {name: session.create_client(name, region_name='eu-central-1') for name in " + repr(sorted(kept)) + "}\n"
+        "made = {name: session.create_client(name, region_name='eu-central-1') for name in "
+        + repr(sorted(kept))
+        + "}\n"
         "token = made['rds'].generate_db_auth_token('db', 5432, 'steward')\n"
         "assert token.startswith('db:5432/?Action=connect'), token\n"
         "url = made['s3'].generate_presigned_url('get_object', {'Bucket': 'bodies', 'Key': 'k'})\n"
@@ -282,7 +290,9 @@ def test_a_runtime_that_cannot_be_built_for_is_one_line(asked: str, said: str, t
 
 def test_the_lock_reads_the_same_wherever_the_archive_is_made() -> None:
     """pip asks the machine that it runs on, not the one that it installs for: no marker may differ between them."""
-    markers = {Marker(said.strip()) for said in re.findall(r"^[^#\s][^;\n]*;([^\\\n]+)", LOCK.read_text(), re.MULTILINE)}
+    markers = {
+        Marker(said.strip()) for said in re.findall(r"^[^#\s][^;\n]*;([^\\\n]+)", LOCK.read_text(), re.MULTILINE)
+    }
     assert markers
     for marker in markers:
         answers = {

@@ -259,7 +259,10 @@ def reached(entries: Sequence[str]) -> list[Path]:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The full names that a file of ours imports, wherever in it, what only a type checker sees aside."""
+    """The full names that a file of ours imports, wherever in it, what only a type checker sees aside.
+
+    Raises Refused for a name that stands in no text: nobody could tell what it needs.
+    """
     waiting: list[ast.AST] = [ast.parse((ROOT / file).read_text())]
     while waiting:
         node = waiting.pop()
@@ -271,6 +274,11 @@ def imported(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            name = ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else None
+            if name is None:
+                raise Refused(f"{file}:{node.lineno} imports what it does not name")
+            yield name
         waiting += ast.iter_child_nodes(node)
 
 
