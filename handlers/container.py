@@ -148,7 +148,7 @@ async def _serve(settings: Settings, sockets: _Sockets, board: Board) -> int:
     asyncio.get_running_loop().set_exception_handler(log.loop_fault)
     services = build(settings, board)
     await services.start()
-    servers = [_server(settings, services, create_app(services))]
+    servers = [_server(settings, services, create_app(services, at_once=True))]
     listening = [[sockets.main]]
     if sockets.ops is not None:
         servers.append(_server(settings, services, create_ops_app(services)))
