@@ -27,7 +27,7 @@ import orjson
 from steward.adapters.postgres_local import LocalPostgres
 from steward.destination import S3Destination, S3Keys
 from tests.bench.runtime_api import RuntimeStandIn
-from tests.lambda_archive import alone, build, environ, function_environ, runtime_client, unpacked
+from tests.lambda_archive import ROOT, alone, build, environ, function_environ, runtime_client, unpacked
 from tests.servers.examples import respond
 from tests.servers.socket_provider import Provider
 from tests.servers.steward import new_database, run_command
@@ -150,7 +150,7 @@ class ColdStart:
     def _function(
         self, api: RuntimeStandIn, handler: str, root: Path, task: Path
     ) -> Iterator[subprocess.Popen[bytes]]:
-        settings = {**environ(self._client, task, TMPDIR=str(self._folder)), **self._settings}
+        settings = {**environ(self._client, root, task, TMPDIR=str(self._folder)), **self._settings}
         words = alone("-m", "awslambdaric", handler)
         with (self._folder / "log").open("ab") as log:
             process = subprocess.Popen(
@@ -208,7 +208,7 @@ def cold_start_bench() -> Iterator[ColdStart]:
         built = build(folder / "steward-lambda.zip")
         assert built.returncode == 0, built.stderr
         settings = _settings(postgres, server.bucket(), provider.url)
-        told = {**os.environ, **settings}
+        told = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
         for words in (("migrate",), ("keys", "create", "--name", "bench", "--json")):
             done = run_command(told, *words)
             assert done.returncode == 0, done.stderr

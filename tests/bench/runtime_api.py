@@ -37,6 +37,11 @@ class RuntimeStandIn:
             def do_POST(self) -> None:
                 api._posted(self)
 
+            def handle_expect_100(self) -> bool:
+                told = super().handle_expect_100()
+                self.wfile.flush()
+                return told
+
             def log_message(self, *said: object) -> None:
                 """Nothing."""
 
