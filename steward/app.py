@@ -21,21 +21,31 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
 
+    from steward.api import tasks
     from steward.api.operators import Doors
 
 
-def create_app(services: Services, at_once: bool = False) -> Application:
+def create_app(services: Services, tasks_due: tasks.Tasks | None = None, at_once: bool = False) -> Application:
     """The application for callers: the proxy in front, our own routes behind it.
 
-    `at_once`: for a process that lives long and starts before anyone waits; its first probe then waits for nothing.
+    `tasks_due`: what a cloud's own signed calls run; without it their paths are a provider's. `at_once`: for a process
+    that lives long and starts before anyone waits; its first probe then waits for nothing.
     """
 
     def own() -> FastAPI:
         from steward.api.operators import Doors
 
-        return own_routes(services, Doors(services.settings.steward_admin_token))
+        return own_routes(services, Doors(services.settings.steward_admin_token), tasks_due)
 
-    return Proxy(services.stages, own() if at_once else _WhenAsked(own))
+    return Proxy(services.stages, own() if at_once else _WhenAsked(own), _task_paths(tasks_due))
+
+
+def _task_paths(tasks_due: tasks.Tasks | None) -> frozenset[bytes]:
+    if tasks_due is None:
+        return frozenset()
+    from steward.api.tasks import PATHS
+
+    return PATHS
 
 
 def create_ops_app(services: Services) -> Application:
@@ -59,7 +69,7 @@ class _WhenAsked:
         await self._app(scope, receive, send)
 
 
-def own_routes(services: Services, doors: Doors) -> FastAPI:
+def own_routes(services: Services, doors: Doors, tasks_due: tasks.Tasks | None = None) -> FastAPI:
     """Our own paths. No CORS header, no foreign script, no value in a validation error (SECURITY F21)."""
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
@@ -82,6 +92,11 @@ def own_routes(services: Services, doors: Doors) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(orgs.router)
     app.include_router(pages.router)
+    if tasks_due is not None:
+        from steward.api import tasks
+
+        app.state.tasks = tasks_due
+        app.include_router(tasks.router)
     app.add_exception_handler(RequestValidationError, _names_only)
     app.add_middleware(_RawPaths)
     return app

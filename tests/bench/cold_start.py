@@ -147,9 +147,7 @@ class ColdStart:
         return [each for each in wide if not each[0].startswith("handlers")][:most]
 
     @contextlib.contextmanager
-    def _function(
-        self, api: RuntimeStandIn, handler: str, root: Path, task: Path
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    def _function(self, api: RuntimeStandIn, handler: str, root: Path, task: Path) -> Iterator[subprocess.Popen[bytes]]:
         settings = {**environ(self._client, root, task, TMPDIR=str(self._folder)), **self._settings}
         words = alone("-m", "awslambdaric", handler)
         with (self._folder / "log").open("ab") as log:

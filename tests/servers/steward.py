@@ -1,20 +1,22 @@
-"""A Steward as it runs in production: a process of its own, set up by its own commands, on real services.
+"""A Steward as it runs in production: a process of its own, on real services.
 
-It refuses shortcuts: settings go in by the environment, keys come from `steward keys create`, rows are read from
-PostgreSQL and bodies from the store's folder. What the process writes is kept for searches.
+Settings go in by the environment, rows are read from PostgreSQL and bodies from the store's folder. What the process
+writes is kept for searches. The database is a copy of a migrated one, and the key is made through the directory: the
+commands take a second each. That they do it is shown by `tests/test_cli.py` and `tests/test_packaging.py`.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -26,11 +28,13 @@ import pytest
 from sqlalchemy import text
 
 from steward.adapters.postgres_connection import PostgresAddress, open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
 from steward.words import Secret
 from tests.servers.plain_http import Ended, Message, Request, call
+from tests.servers.postgres import ENCRYPTION_KEY, KEYRING, TEMPLATE
 from tests.servers.socket_provider import Provider
 from tests.servers.waiting import eventually
 
@@ -107,28 +111,37 @@ def run_command(environ: Mapping[str, str], *arguments: str) -> subprocess.Compl
     return subprocess.run([*COMMAND, *arguments], env=dict(environ), cwd="/", capture_output=True, check=False)
 
 
+def _by_command(environ: Mapping[str, str], log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return serving(environ, log)
+
+
 @contextmanager
 def running_steward(
-    server: LocalPostgres, folder: Path, provider_url: str, settings: Mapping[str, str] | None = None
+    server: LocalPostgres,
+    folder: Path,
+    provider_url: str,
+    settings: Mapping[str, str] | None = None,
+    start: Callable[[Mapping[str, str], Path], AbstractContextManager[subprocess.Popen[bytes]]] = _by_command,
 ) -> Iterator[RunningSteward]:
-    """Migrates a new database, makes a key, serves until the block ends; then it must end well by itself.
+    """A new database with a key, and who serves on it until the block ends; then it must end well by itself.
 
-    `settings` win over what is set here. A process that the block itself ended is left at that.
+    `settings` win over what is set here. A process that the block itself ended is left at that. `start`: what serves;
+    it names its port in the log, or has the one of `settings`.
     """
-    address = new_database(server)
-    environ = {**_environ(address, folder, provider_url), **(settings or {})}
-    _expect_success(run_command(environ, "migrate"))
-    created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
-    log = folder / "steward.log"
+    address = new_database(server, TEMPLATE)
+    environ = {**_environ(address, folder, provider_url), "ENCRYPTION_KEY": ENCRYPTION_KEY, **(settings or {})}
+    key, log = "mdm_sk_" + secrets.token_urlsafe(32), folder / "steward.log"
     with ExitStack() as undo:
         engine = open_engine(address)
         undo.callback(engine.dispose)
-        process = undo.enter_context(serving(environ, log))
-        port = _port_once_ready(process, log)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        made = PostgresDirectory(engine, KEYRING).create_key(LOCAL_ORG, "tests", digest)
+        process = undo.enter_context(start(environ, log))
+        port = _port_once_ready(process, log, int(environ["PORT"]))
         yield RunningSteward(
             port=port,
-            key=created["key"],
-            key_id=UUID(created["id"]),
+            key=key,
+            key_id=made.id,
             environ=environ,
             bodies=folder / "bodies",
             log=log,
@@ -137,13 +150,14 @@ def running_steward(
         )
 
 
-def new_database(server: LocalPostgres) -> PostgresAddress:
+def new_database(server: LocalPostgres, template: str = "template1") -> PostgresAddress:
+    """Nothing is in it, or what is in the template."""
     name = f"steward_{next(_numbers)}"
     address = PostgresAddress(server.host, server.port, server.user, server.password, server.database, "disable")
-    engine = open_engine(address)
+    engine, create = open_engine(address), f"CREATE DATABASE {name} TEMPLATE {template}"
     try:
         with engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(create))
     finally:
         engine.dispose()
     return replace(address, database=name)
@@ -176,15 +190,12 @@ def _environ(address: PostgresAddress, folder: Path, provider_url: str) -> dict[
     }
 
 
-def _expect_success(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
-    assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
-    return done
-
-
 @contextmanager
-def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    environ: Mapping[str, str], log: Path, command: Sequence[str] = (*COMMAND, "serve")
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        process = subprocess.Popen([*COMMAND, "serve"], env=dict(environ), cwd="/", stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=dict(environ), cwd="/", stdout=out, stderr=out, start_new_session=True)
     try:
         yield process
         if process.poll() is None:
@@ -196,21 +207,22 @@ def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[
             process.wait()
 
 
-def _port_once_ready(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port that the log names, once `/readyz` there is 200."""
+def _port_once_ready(process: subprocess.Popen[bytes], log: Path, given: int) -> int:
+    """The given port, or the one that the log names, once `/readyz` there is 200."""
+
+    def port() -> int:
+        named = _LISTENING.search(log.read_bytes())
+        return given or (int(named[1]) if named is not None else 0)
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
-        named = _LISTENING.search(log.read_bytes())
         try:
-            return named is not None and call(int(named[1]), Request(b"GET", b"/readyz")).status == 200
+            return bool(port()) and call(port(), Request(b"GET", b"/readyz")).status == 200
         except (OSError, Ended):
             return False
 
     eventually(ready, START_WITHIN_S)
-    named = _LISTENING.search(log.read_bytes())
-    assert named is not None
-    return int(named[1])
+    return port()
 
 
 @pytest.fixture(scope="session")
