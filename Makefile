@@ -49,7 +49,7 @@ faults: .venv/test/made-here ## the long cases of what dies and what is lost, te
 soak: .venv/test/made-here ## ten minutes of load: memory and descriptors of every process, printed, and flat
 	@.venv/test/bin/python -m tests.faults.soak $(ARGS)
 
-bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, the explorer in ten million calls (some 8 GB of disk)
+bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, Lambda's cold start, the explorer in ten million calls (some 8 GB of disk)
 	@.venv/test/bin/python -m tests.bench $(ARGS)
 
 lambda: python ## build/steward-lambda.zip, for AWS Lambda (ARCH=arm64 or x86_64, PY=3.12)

@@ -53,9 +53,7 @@ class Extension:
         connection = http.client.HTTPConnection(self._api)
         while True:
             try:
-                connection.request(
-                    "GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier}
-                )
+                connection.request("GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier})
                 answer = connection.getresponse()
                 event = answer.read()
             except (OSError, http.client.HTTPException) as exc:

@@ -33,12 +33,7 @@ from steward.wiring.hosted import Hosted, build_hosted
 DEFAULTS: Mapping[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
 """Of this host, beneath what the operator sets."""
 
-_ASCII_ONLY_BEFORE = (
-    "AWS_Lambda_python3.12",
-    "AWS_Lambda_python3.13",
-    "AWS_Lambda_python3.14",
-    "AWS_Lambda_python3.15",
-)
+_ASCII_ONLY_BEFORE = ("AWS_Lambda_python3.12", "AWS_Lambda_python3.13", "AWS_Lambda_python3.14", "AWS_Lambda_python3.15")
 """Runtimes whose client spells the answer as it is; every other escapes what is beyond ASCII."""
 _NO_CONTEXT_S = 60.0
 _LAST_S = 0.5

@@ -25,9 +25,7 @@ def test_each_front_is_told_by_its_event() -> None:
         assert front(other) is None
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1beta/models/gemini-1.5%2Fpro:generateContent", "/a%20b", "/%c3%a4", "/"]
-)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1beta/models/gemini-1.5%2Fpro:generateContent", "/a%20b", "/%c3%a4", "/"])
 def test_a_path_is_what_was_sent(path: str) -> None:
     assert read(alb(path=path), ALB_FRONT).raw_path == path.encode()
     assert read(url(path=path), URL_FRONT).raw_path == path.encode()
@@ -157,8 +155,7 @@ def test_what_the_listener_refuses_is_refused(event: dict[str, Any], kind: type[
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20), lambda each: st.lists(each) | st.dictionaries(st.text(), each)
 )
 
 
@@ -178,9 +175,7 @@ def test_no_event_makes_it_crash(event: dict[str, Any], data: st.DataObject) -> 
         assert all(isinstance(part, bytes) for item in request.headers for part in item)
 
 
-ANSWER = Response(
-    200, [(b"content-type", b"application/json"), (b"set-cookie", b"a"), (b"set-cookie", b"b")], b'{"a":1}'
-)
+ANSWER = Response(200, [(b"content-type", b"application/json"), (b"set-cookie", b"a"), (b"set-cookie", b"b")], b'{"a":1}')
 
 
 def test_an_answer_has_the_fronts_own_spelling() -> None:

@@ -95,9 +95,7 @@ def opened(environ: dict[str, str], postgres: Database, tmp_path: Path) -> Itera
 
 
 @pytest.mark.parametrize(
-    "event",
-    [alb(), alb(many=False), alb(body=json.dumps(CHAT).encode()), url(), rest()],
-    ids="many one b64 url rest".split(),
+    "event", [alb(), alb(many=False), alb(body=json.dumps(CHAT).encode()), url(), rest()], ids="many one b64 url rest".split()
 )
 def test_a_call_comes_back_as_the_provider_sent_it_and_is_settled_when_the_answer_is_there(
     opened: Opened, upstream: Provider, event: dict[str, Any]
@@ -165,11 +163,7 @@ def test_a_stream_that_breaks_is_an_error_and_no_half_of_a_body(opened: Opened, 
     assert answer["statusCode"] == 502 and field(answer, "x-majordomo-error") == "upstream_broke"
     assert json.loads(answer["body"])["error"]["code"] == "upstream_broke"
     (row,) = invoked.rows()
-    assert (row.status_code, row.outcome, row.error_message) == (
-        502,
-        Outcome.UPSTREAM_FAILED,
-        ErrorCode.UPSTREAM_FAILED,
-    )
+    assert (row.status_code, row.outcome, row.error_message) == (502, Outcome.UPSTREAM_FAILED, ErrorCode.UPSTREAM_FAILED)
 
 
 DIALECTS = {
@@ -255,7 +249,9 @@ def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opene
     assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
 
 
-def test_nothing_of_an_invocation_is_left_in_tmp(opened: Opened, upstream: Provider, tmp_path: Path) -> None:
+def test_nothing_of_an_invocation_is_left_in_tmp(
+    opened: Opened, upstream: Provider, tmp_path: Path
+) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     tempfile.tempdir = str(folder)
@@ -391,8 +387,6 @@ def test_a_wrong_setting_names_itself_and_no_value(environ: dict[str, str]) -> N
     assert "POSTGRES_PORT" in wrong.value.message and CANARY not in wrong.value.message
 
 
-def test_a_plain_key_in_the_environment_is_warned_of(
-    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plain_key_in_the_environment_is_warned_of(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     Sandbox({**environ, "_HANDLER": "handlers.aws_lambda.settle"}).begin()
     assert "ENCRYPTION_KEY: a plain secret" in capsys.readouterr().out
