@@ -1,5 +1,6 @@
 """`make bench`: what the relay does, each figure beside nginx's of the same run, what settling does, how long Lambda's
-archive takes to start, and the request explorer in ten million calls. `make bench ARGS="--only explorer --rows 1000000"`: a part, and smaller.
+archive takes to start, and the request explorer in ten million calls. A part, and smaller:
+`make bench ARGS="--only explorer --rows 1000000"`.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class RuntimeStandIn:
                 """A function that was ended leaves its connections."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.address = "127.0.0.1:{}".format(self._server.server_port)
+        self.address = f"127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> RuntimeStandIn:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
