@@ -92,6 +92,8 @@ class RuntimeStandIn:
         fields = {
             "Lambda-Runtime-Aws-Request-Id": "00000000-0000-4000-8000-000000000000",
             "Lambda-Runtime-Deadline-Ms": str(int((time.time() + WITHIN_S) * 1000)),
+            "Content-Type": "application/json",
+            "Lambda-Runtime-Trace-Id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0",
             "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-central-1:000000000000:function:steward",
         }
         self._answer(request, event, fields)
