@@ -206,7 +206,11 @@ def fetched(target: Target, folder: Path) -> Path:
     pip = _with_pip(folder.parent / "pip")
     with tempfile.TemporaryDirectory(dir=folder.parent) as begun:
         _install(pip, target, Path(begun, "wheels"))
-        Path(begun, "wheels").replace(wheels)
+        try:
+            Path(begun, "wheels").replace(wheels)
+        except OSError:
+            if not wheels.is_dir():  # else another was here first, with the same
+                raise
     return wheels
 
 
