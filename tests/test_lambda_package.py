@@ -157,7 +157,8 @@ def test_the_handler_imports_no_vendor_before_its_first_use(task: Path) -> None:
 def test_a_sandbox_that_was_begun_has_imported_no_vendor_either(task: Path) -> None:
     """With bodies in a bucket: its client is made when the first body is put."""
     begun = "import os\nfrom handlers.aws_sandbox import Sandbox\nsandbox = Sandbox(os.environ)\nsandbox.begin()\n"
-    imported = json.loads(run(task, f"{begun}sandbox.app, sandbox.log\n{_TELLS}", **_BUCKET, **_SETTINGS))
+    *_, said = run(task, f"{begun}sandbox.app, sandbox.log\n{_TELLS}", **_BUCKET, **_SETTINGS).splitlines()
+    imported = json.loads(said)
     assert not imported["elsewhere"]
     assert "sqlalchemy" in imported["foreign"]
     assert not NEVER_EARLY & {*imported["foreign"]}

@@ -21,6 +21,7 @@ class RuntimeStandIn:
 
     def __init__(self) -> None:
         self._events: SimpleQueue[bytes] = SimpleQueue()
+        self._ends: SimpleQueue[bytes] = SimpleQueue()
         self._told: SimpleQueue[float] = SimpleQueue()
         self._asked: SimpleQueue[float] = SimpleQueue()
         self._answers: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
@@ -74,20 +75,21 @@ class RuntimeStandIn:
         """When the extension next asks, which it does when nothing is left to do."""
         return self._told.get(timeout=WITHIN_S)
 
-    def invoke(self, event: Mapping[str, Any]) -> tuple[float, Any]:
-        """The seconds until the answer, and the answer. The runtime must have asked."""
+    def invoke(self, event: Mapping[str, Any], told: bool = True) -> tuple[float, Any]:
+        """The seconds until the answer, and the answer. The runtime must have asked. `told`: the extension is, too."""
         begun = time.monotonic()
-        for _ in range(self.extensions + 1):
-            self._events.put(json.dumps(event).encode())
+        self._events.put(json.dumps(event).encode())
+        if told and self.extensions:
+            self._ends.put(b'{"eventType":"INVOKE"}')
         at, said = self._answers.get(timeout=WITHIN_S)
         return at - begun, json.loads(said)
 
     def _next(self, request: BaseHTTPRequestHandler) -> None:
         extension = "/extension/" in request.path
         (self._told if extension else self._asked).put(time.monotonic())
-        event = self._events.get()
+        event = (self._ends if extension else self._events).get()
         if extension:
-            self._answer(request, b'{"eventType":"INVOKE"}')
+            self._answer(request, event)
             return
         fields = {
             "Lambda-Runtime-Aws-Request-Id": "00000000-0000-4000-8000-000000000000",
