@@ -26,7 +26,7 @@ NEVER = re.compile(
     r"moto|awslambdaric|pip|tests|bin|migrations)(/|[-.])|"
     r"handlers/(container|supervisor|settler|viewer|spool_folder|cloud_function)\.py|"
     r"steward/(butler|standin)/|steward/(demo\w*|cli|majordomo|\w+_command|listener)\.py|"
-    r"steward/(adapters/(memory|postgres_(local|runner)|oidc|pubsub)|wiring/(viewer|commands)|api/viewer)\w*\.py|"
+    r"steward/(adapters/(memory|postgres_(local|runner)|oidc)|wiring/(viewer|commands)|api/viewer)\w*\.py|"
     r".*\.(pyi|c|h|js|css|html|env|pth)$|.*/(tests|test)/"
 )
 """What no function of ours runs."""
@@ -168,6 +168,17 @@ def test_the_streaming_runtime_imports_no_vendor_before_its_first_use(task: Path
     imported = json.loads(run(task, f"import handlers.aws_lambda_stream\n{_HOSTED}{_TELLS}", **_BUCKET, **_SETTINGS))
     assert not imported["elsewhere"]
     assert not (NEVER_EARLY | {"aws_lambda_powertools", "mangum"}) & {*imported["foreign"]}
+
+
+def test_googles_entry_imports_nothing_of_amazons() -> None:
+    """The other way round, in an environment that has both."""
+    program = "import sys, json\nimport handlers.cloud_function\nprint(json.dumps([*sys.modules]))\n"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    imported = set(json.loads(ran.stdout.splitlines()[-1]))
+    assert "functions_framework.aio" in imported
+    assert not {"boto3", "botocore", "s3transfer", "mangum", "aws_lambda_powertools", "handlers.aws_lambda"} & imported
+    assert not {"google.cloud.storage", "google.auth"} & imported
 
 
 _TELLS = (
