@@ -162,7 +162,7 @@ class _Core:
 
 def _core(settings: Settings, board: Board) -> _Core:
     services = build(settings, board)
-    return _Core(services, create_app(services), partial(_soon_ready, services), services.stop)
+    return _Core(services, create_app(services, at_once=True), partial(_soon_ready, services), services.stop)
 
 
 def _core_by_call(settings: Settings, board: Board) -> _Core:
