@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,9 @@ _numbers = count()
 
 
 @dataclass(frozen=True)
-class RunningSteward:
-    """One `steward serve`, ready for calls."""
+class Installation:
+    """A database, a store and a key, set up by the product's own commands; who serves it is another matter."""
 
-    port: int
     key: str
     """`mdm_sk_...`"""
     key_id: UUID
@@ -56,18 +55,8 @@ class RunningSteward:
     bodies: Path
     """The store's folder."""
     log: Path
-    """All that it wrote, stdout and stderr."""
-    process: subprocess.Popen[bytes]
+    """All that its process wrote, stdout and stderr."""
     ledger: PostgresLedger
-
-    @property
-    def url(self) -> str:
-        """What a base URL points at."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def call(self, request: Request) -> Message:
-        """One request with the key, over a connection of its own."""
-        return call(self.port, replace(request, fields=[*request.fields, (b"X-Majordomo-Key", self.key.encode())]))
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Another `steward` command on this installation."""
@@ -102,6 +91,23 @@ class RunningSteward:
         return orjson.loads(gzip.decompress((self.bodies / record.body_key).read_bytes()))
 
 
+@dataclass(frozen=True)
+class RunningSteward(Installation):
+    """One `steward serve`, ready for calls."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """What a base URL points at."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def call(self, request: Request) -> Message:
+        """One request with the key, over a connection of its own."""
+        return call(self.port, replace(request, fields=[*request.fields, (b"X-Majordomo-Key", self.key.encode())]))
+
+
 def run_command(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """One `steward` command, to its end, away from any `.env`."""
     return subprocess.run([*COMMAND, *arguments], env=dict(environ), cwd="/", capture_output=True, check=False)
@@ -115,26 +121,33 @@ def running_steward(
 
     `settings` win over what is set here. A process that the block itself ended is left at that.
     """
+    with installed(server, folder, provider_url, settings) as made, ExitStack() as undo:
+        process = undo.enter_context(serving(made.environ, made.log))
+        known = {each.name: getattr(made, each.name) for each in fields(made)}
+        yield RunningSteward(**known, port=_port_once_ready(process, made.log), process=process)
+
+
+@contextmanager
+def installed(
+    server: LocalPostgres, folder: Path, provider_url: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Installation]:
+    """Migrates a new database and makes a key; nobody serves it. `settings` win over what is set here."""
     address = new_database(server)
     environ = {**_environ(address, folder, provider_url), **(settings or {})}
     _expect_success(run_command(environ, "migrate"))
     created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
-    log = folder / "steward.log"
-    with ExitStack() as undo:
-        engine = open_engine(address)
-        undo.callback(engine.dispose)
-        process = undo.enter_context(serving(environ, log))
-        port = _port_once_ready(process, log)
-        yield RunningSteward(
-            port=port,
+    engine = open_engine(address)
+    try:
+        yield Installation(
             key=created["key"],
             key_id=UUID(created["id"]),
             environ=environ,
             bodies=folder / "bodies",
-            log=log,
-            process=process,
+            log=folder / "steward.log",
             ledger=PostgresLedger(engine),
         )
+    finally:
+        engine.dispose()
 
 
 def new_database(server: LocalPostgres) -> PostgresAddress:
