@@ -92,7 +92,7 @@ def _view(settings: Settings, sockets: _Sockets, board: Board) -> int:
     """The viewer's process: of the sockets it keeps its own alone."""
     assert sockets.view is not None
     sockets.close_main()
-    return run_viewer(settings, sockets.view)
+    return run_viewer(settings, sockets.view, board)
 
 
 class _Sockets:

@@ -163,7 +163,7 @@ def _round(rounds: Rounds) -> float:
 
 
 def _maintain(services: SettlerServices, stopping: Stopping) -> None:
-    """Keeps next month's partition made ahead."""
+    """Keeps next month's partition made ahead, and the egress log as long as it is to be."""
     pause_s = 0.0
     while not stopping.wait(pause_s):
         try:

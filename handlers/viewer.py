@@ -19,6 +19,7 @@ from steward import log
 from steward.api.viewer import viewer_app
 from steward.errors import SettingError
 from steward.listener import ListenerLimits, listener
+from steward.metric_files import Board
 from steward.proxy import Application
 from steward.settings import Settings
 from steward.wiring.viewer import ViewerServices, build_viewer
@@ -28,11 +29,14 @@ _GRACE_S = 2
 _MAX_CONNECTIONS = 256
 
 
-def run_viewer(settings: Settings, sock: socket.socket) -> int:
-    """Serves on this socket until SIGTERM or SIGINT. Returns the exit code. Raises SettingError."""
+def run_viewer(settings: Settings, sock: socket.socket, board: Board | None = None) -> int:
+    """Serves on this socket until SIGTERM or SIGINT. Returns the exit code. Raises SettingError.
+
+    `board`: where all processes of this Steward count.
+    """
     log.catch_crashes()
     tls = server_tls(settings)
-    services = build_viewer(settings)
+    services = build_viewer(settings, board)
     services.looking.start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

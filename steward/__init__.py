@@ -15,7 +15,8 @@ After the last byte      settle.py; it calls meter.py, body_object.py and price.
                          (in_hand.py putting.py backoff.py); reconcile.py looks for what went wrong nevertheless.
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 On a schedule            clockwork.py runs export.py (export_record.py), which tells Butler of rows, through
-                         logged_butler.py (egress_chain.py), which keeps what was told.
+                         logged_butler.py (egress_chain.py), which keeps what was told; egress_retention.py ends
+                         that, in time.
 Butler                   sync.py (paging.py), registering.py, managed.py.
 What may be said         egress.py (everything that may leave), domains.py (by value), ingress.py (what Butler
                          may say), log.py and log_fields.py,

@@ -110,6 +110,11 @@ class Authenticator:
         self._poll_failing = False
 
     @property
+    def polled(self) -> bool:
+        """Whether a poll keeps the memory fresh; else the database is asked for each key that is a few seconds old."""
+        return self._polled
+
+    @property
     def known_keys(self) -> int:
         """How many keys are in memory."""
         return len(self._known)

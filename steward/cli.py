@@ -528,7 +528,11 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
     from handlers.container import settle_alone
+    from steward.wiring.database import CONNS_FOR_TURNS
 
+    least = 1 + CONNS_FOR_TURNS
+    if settings.postgres_max_conns < least:
+        raise SettingError(f"POSTGRES_MAX_CONNS: settling needs at least {least}, one to settle and one to sync")
     return settle_alone(settings)
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from steward.ports import Departed, EgressLog
+from steward.ports import Checkpoint, Departed, EgressLog, Walked
 
 EVERY_S = 1.0
 _PAGE = 500
@@ -58,18 +58,44 @@ def tail(egress_log: EgressLog, shown: Shown, out: TextIO | None = None, wait: C
 
 
 def verify(egress_log: EgressLog, as_json: bool, out: TextIO | None = None) -> int:
-    """Walks the log from its first row: 0 when it is whole, 1 with the first row that is not. Raises LedgerFault."""
+    """Walks all of the log: 0 when it is whole, 1 with the first row that is not. Raises LedgerFault.
+
+    What was let go for its age is told, and is no break.
+    """
     newest = egress_log.newest(1)
     calls = newest[0].number if newest else 0
-    broken = egress_log.first_broken()
-    if as_json:
-        text = json.dumps({"calls": calls, "first_broken": broken}, indent=2) + "\n"
-    elif broken is None:
-        text = f"whole: {calls} calls, each bound to the one before\n"
+    found = egress_log.walked()
+    told = _verdict_as_json(calls, found) if as_json else _verdict(calls, found)
+    (out or sys.stdout).write(told)
+    return 0 if found.first_broken is None else 1
+
+
+def _verdict(calls: int, found: Walked) -> str:
+    if found.forged:
+        return f"broken at {found.first_broken}: what says how many rows were let go is not this Steward's word\n"
+    if found.first_broken is not None:
+        text = f"broken at {found.first_broken}: this row is not what was written, or one before it is gone\n"
     else:
-        text = f"broken at {broken}: this row is not what was written, or one before it is gone\n"
-    (out or sys.stdout).write(text)
-    return 0 if broken is None else 1
+        text = f"whole: {calls} calls, each bound to the one before\n"
+    return text if found.checkpoint is None else text + _let_go(found.checkpoint)
+
+
+def _let_go(checkpoint: Checkpoint) -> str:
+    first, last, made = (f"{at:%Y-%m-%d}" for at in (checkpoint.first_at, checkpoint.last_at, checkpoint.made_at))
+    return (
+        f"let go: the first {checkpoint.number} of them, of {first} to {last}, the last time on {made} "
+        "(EGRESS_LOG_RETENTION)\n"
+    )
+
+
+def _verdict_as_json(calls: int, found: Walked) -> str:
+    gone = found.checkpoint
+    let_go = None
+    if gone is not None:
+        times = {"first_at": gone.first_at, "last_at": gone.last_at, "made_at": gone.made_at}
+        let_go = {"calls": gone.number, **{name: at.isoformat() for name, at in times.items()}}
+    facts = {"calls": calls, "first_broken": found.first_broken, "let_go": let_go, "checkpoint_forged": found.forged}
+    return json.dumps(facts, indent=2) + "\n"
 
 
 def _told(egress_log: EgressLog, row: Departed, shown: Shown) -> str:

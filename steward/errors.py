@@ -20,6 +20,7 @@
     |- CallerGone             the caller left; nobody is there to be answered
     |- StoreFault             StoreUnavailable (try again; StoreSlow 503)  StoreRefused (do not)
     |- LedgerFault            LedgerUnavailable (try again)  SchemaTooOld (run: steward migrate)
+    |                         EgressLogBroken (run: steward egress verify)
     |- ButlerFault            ButlerUnavailable (try again)  ButlerDenied (the token)  ButlerRejected (what was sent)
     |                         ButlerNonsense (an answer outside its types)
     |- NotExportable          a row of which no record can be made that may leave
@@ -394,6 +395,13 @@ class SchemaTooOld(LedgerFault):
     status = 503
     code = "schema_too_old"
     message = "The database schema is too old. Run: steward migrate"
+
+
+class EgressLogBroken(LedgerFault):
+    """The egress log is not what was written."""
+
+    code = "egress_log_broken"
+    message = "The egress log is not what was written, so none of it is let go. Run: steward egress verify"
 
 
 class PriceFault(StewardError):

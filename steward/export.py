@@ -16,9 +16,18 @@ from typing import Final
 from uuid import UUID
 
 from steward import egress, ingress, log
-from steward.clockwork import Fanout
+from steward.backoff import Backoff
+from steward.clockwork import FIRST_S, LONGEST_S, Fanout
 from steward.egress import Ingest, MetadataRecord
-from steward.errors import ButlerNonsense, ButlerRejected, ButlerUnavailable, LedgerFault, NotExportable
+from steward.errors import (
+    ButlerFault,
+    ButlerNonsense,
+    ButlerRejected,
+    ButlerUnavailable,
+    LedgerFault,
+    NotExportable,
+    SealBroken,
+)
 from steward.export_record import ExportRules, export_record
 from steward.metrics import ExportMetrics
 from steward.ports import ControlPlane, Directory, Lane, LedgerRow, Outbox, Registration, SetAside
@@ -108,7 +117,9 @@ class Exporter:
         self._rules = rules
         self._limits = limits
         self._metrics = metrics or ExportMetrics()
-        self._now = clocks.now
+        self._now, self._chance = clocks.now, clocks.chance
+        self._away: dict[UUID, Backoff] = {}
+        """Of `drain` alone: a Butler that is away must not cost every call the time of asking it."""
         self._lines: dict[UUID, _Line] = {}
         self._known: Mapping[UUID, Registration] = {}
         self._looked_at: float | None = None
@@ -137,6 +148,29 @@ class Exporter:
             self._looked_at = self._now()
             self._look([lane for each in lanes.values() for lane in each])
         return more
+
+    def drain(self, until: float) -> None:
+        """All that is due, here and now, one registration after the other; no batch begins at `until` or later.
+
+        For hosts that run by the call: no thread, no pace. `until` is of the clock given. Raises LedgerFault; a Butler
+        that is away is said, and concerns no other.
+        """
+        known = [each for each in self._directory.registrations() if each.deregistered_at is None]
+        self._known = {each.id: each for each in known}
+        self._hang_up(set(self._known))
+        local = len(known) == 1 and not self._rules.managed
+        for each in known:
+            away = self._away.setdefault(each.id, Backoff(FIRST_S, LONGEST_S, self._now, self._chance))
+            try:
+                more = True
+                while more and not away.waits() and self._now() < until:
+                    more = self._serve(_lanes(each, local))
+                    away.worked()
+            except (ButlerFault, SealBroken) as exc:
+                away.failed((exc.after_s or 0.0) if isinstance(exc, ButlerUnavailable) else 0.0)
+                log.error("task_failed", exc, task="export", id=each.id, seconds=away.waits())
+        if known and self._now() < until:
+            self._metrics.kept_local(self._outbox.keep_local(self._limits.keep_local, self._rules.managed))
 
     def finish(self, within_s: float) -> None:
         """Waits for batches under way, then hangs up."""

@@ -72,6 +72,11 @@ class Pool:
         if not self._closed:
             self._sweeper = loop.call_later(self._limits.sweep_s, self._sweep, loop)
 
+    def forget_idle(self) -> None:
+        """See ports.Upstream."""
+        for lane in self._lanes.values():
+            lane.forget_idle()
+
     async def close(self) -> None:
         """Closes every connection."""
         self._closed = True

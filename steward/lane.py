@@ -412,6 +412,12 @@ class Lane:
             self._idle.remove(connection)
             connection.abort()
 
+    def forget_idle(self) -> None:
+        """What rests serves no more: the other side may have gone while this process was frozen."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abort()
+
     def close(self) -> None:
         """Ends every connection."""
         for connection in list(self._all):

@@ -2,7 +2,7 @@
 
 When the log cannot be written the call is not made: what left unseen could never be told again, and what waits is
 not lost. When the answer cannot be noted the row stands without one, which says: not known. A poll that says nothing
-but what the one before it said, which was answered, is written once an hour: the log is never shortened, and must last.
+but what the one before it said, which was answered, is written once an hour: the log is kept for long, and must last.
 """
 
 from __future__ import annotations

@@ -89,6 +89,8 @@ KEPT_LOCAL = Metric("steward_kept_local_rows", "counter", "Rows of keys made ins
 EXPORT_WAITING = Metric("steward_export_waiting_rows", "livemax", "Rows that Butler has not yet, counted to a bound.")
 EXPORT_LAG = Metric("steward_export_lag_seconds", "livemax", "Age of the oldest call that Butler has not yet.")
 
+VIEWED = Metric("steward_viewer_acts", "counter", "Bodies asked for in the viewer, by what the account says.", ("act",))
+
 PROCESSES = Metric("steward_processes", "livesum", "Living processes.", ("role",))
 READY = Metric("steward_ready", "livemin", "1 when every relaying process takes calls.")
 DATABASE_UP = Metric("steward_database_up", "livemin", "1 when the database answered lately.", ("role",))
@@ -109,7 +111,7 @@ TABLE = (
     *(CALLS, TOKENS, COST, UNPRICED, INTERRUPTED, ERRORS, OCTETS, ADDED, FIRST_BYTE, DURATION),
     *(ROWS, ROWS_REFUSED, POISONED, PUTS, LEDGER_WRITES, REFUSED),
     *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST),
-    *(EXPORTED, KEPT_LOCAL, EXPORT_WAITING, EXPORT_LAG),
+    *(EXPORTED, KEPT_LOCAL, EXPORT_WAITING, EXPORT_LAG, VIEWED),
     *(PROCESSES, READY, DATABASE_UP, DATABASE_CONNECTIONS, IN_FLIGHT, CONNECTIONS, UPSTREAM, KEYS),
     *(BUTLER_UNHEARD, APPROVALS_PENDING, RESIDENT),
 )

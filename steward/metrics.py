@@ -18,12 +18,13 @@ from steward.counted_calls import CountedCalls
 from steward.errors import SettingError, StewardError
 from steward.exchange import BodyState, Cost, ErrorCode, Exchange, Metered, Operation, Record
 from steward.metric_files import Board, prepared_board, temporary_board
-from steward.ports import Depth, PutResult
+from steward.ports import Depth, PutResult, ViewAct
 
 NONE = "none"
 """What a label says where there is nothing to say."""
 
 EVERY_S = 1.0
+VIEW_ACTS = (ViewAct.OPENED, ViewAct.DOWNLOADED, ViewAct.REFUSED)
 CODES = frozenset(
     {str(code) for code in ErrorCode}
     | {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StewardError)}
@@ -248,6 +249,18 @@ class RelayMetrics:
     def refused(self, code: str, count: int) -> None:
         """So many callers were turned away before they were known."""
         self._board.add(names.REFUSED, (_code(code),), count)
+
+
+class ViewMetrics:
+    """What was asked for in the viewer."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        _begin(board, names.VIEWED, VIEW_ACTS)
+
+    def noted(self, act: ViewAct) -> None:
+        """A line of the account was written."""
+        self._board.add(names.VIEWED, (act.value,))
 
 
 def _begin(board: Board, metric: names.Metric, words: Iterable[str]) -> None:

@@ -81,6 +81,9 @@ class Upstream(Protocol):
         idempotent one of which no answer's byte came.
         """
 
+    def forget_idle(self) -> None:
+        """Closes what rests: the other side may have gone while this process was frozen. Called from its loop."""
+
     async def close(self) -> None:
         """Closes every connection."""
 
@@ -330,8 +333,36 @@ class Departed:
     has_body: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Up to where the egress log was let go. `mac` binds all of it under the key of the chain."""
+
+    number: int
+    """Of the last row that went: numbers run from 1 without a gap, so it is also how many went."""
+    chain: str
+    """That row's: the first that stayed is bound to it."""
+    first_at: datetime
+    """When the first row of all was written."""
+    last_at: datetime
+    """When the last row that went was written."""
+    made_at: datetime
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a walk over the whole egress log found."""
+
+    first_broken: int | None
+    """The first row that is not what was written, or was preceded by one that is gone; None: the log is whole."""
+    checkpoint: Checkpoint | None = None
+    """None: nothing was let go, or what says so is not ours."""
+    forged: bool = False
+    """There is a checkpoint that is not ours."""
+
+
 class EgressLog(Protocol):
-    """What left for Butler: one row a call, written before it leaves. Only ever added to.
+    """What left for Butler: one row a call, written before it leaves. Only added to; the oldest are let go in order.
 
     Every method raises LedgerUnavailable, SchemaTooOld.
     """
@@ -351,10 +382,14 @@ class EgressLog(Protocol):
     def body(self, number: int) -> bytes | None:
         """What was sent, for the newest 200 that sent something; None for all others."""
 
-    def first_broken(self) -> int | None:
-        """Walks all rows: the number of the first that is not what was written, or was preceded by one that is gone.
+    def walked(self) -> Walked:
+        """Walks all rows, from the checkpoint on. What was cut off at the end of the log leaves no trace."""
 
-        None: the chain is whole. What was cut off at its end leaves no trace.
+    def let_go(self, before: datetime, limit: int, now: datetime) -> int:
+        """Deletes the oldest rows, at most `limit`, none written at `before` or later; the newest row always stays.
+
+        Only together with a checkpoint that says so. How many went; 0 also while another process is at it. Raises
+        EgressLogBroken when one of them, or the one behind them, is not what was written: then none goes.
         """
 
 
@@ -466,7 +501,7 @@ class BodyRow:
 
 
 class BodyBook(Protocol):
-    """What rows say of bodies, over all organisations: for reconcile alone.
+    """What rows say of bodies, over all organisations: for reconcile, and for who sweeps.
 
     Every method raises LedgerUnavailable, SchemaTooOld.
     """
@@ -476,6 +511,9 @@ class BodyBook(Protocol):
 
     def of(self, ids: Sequence[UUID]) -> list[BodyRow]:
         """The rows of these calls, as far as there are any."""
+
+    def stuck(self, before: datetime, limit: int) -> list[BodyRow]:
+        """Rows of calls before this moment whose body is `pending`, oldest first."""
 
     def mark(self, rows: Sequence[BodyRow], state: BodyState) -> int:
         """Says `state` of the bodies whose rows say what they said here; how many it was.

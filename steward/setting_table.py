@@ -91,7 +91,8 @@ TABLE: tuple[Setting, ...] = (
         values.whole(1, 1000),
         "10",
         "connections",
-        "Most database connections one container holds.",
+        "Most database connections one container holds: two for each worker, two to settle and sync, two for the "
+        "viewer, at least.",
     ),
     Setting("HOST", values.host, "0.0.0.0", "host or address", "The address to listen on."),  # noqa: S104
     Setting("PORT", _port, "7680", "port", "The port to listen on; 0 takes any that is free."),
@@ -524,6 +525,13 @@ TABLE: tuple[Setting, ...] = (
         "*, none or names",
         "Which tags Butler is told: all, none, or those of a list (`User-Id,Feature`). The ledger keeps all.",
         show=values.shown_tag_names,
+    ),
+    Setting(
+        "EGRESS_LOG_RETENTION",
+        values.duration_or_none(30 * DAY_S, 3650 * DAY_S),
+        "365d",
+        "duration",
+        "How long rows of `steward egress tail` are kept, at least 30d; `0`: for ever. The newest row always stays.",
     ),
     Setting(
         "VIEW_AUTH",

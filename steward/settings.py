@@ -132,6 +132,8 @@ class Settings:
     batch_max_size: int
     export_tags: tuple[str, ...]
     """Names in Title-Case; `*` alone: all leave."""
+    egress_log_retention_s: float
+    """0: for ever."""
     view_auth: Literal["off", "token", "oidc"]
     view_host: str
     view_port: int

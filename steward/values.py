@@ -66,6 +66,19 @@ def duration(least: float, most: float) -> Parser[float]:
     return parse
 
 
+def duration_or_none(least: float, most: float) -> Parser[float]:
+    """The same, or 0 for none."""
+    bounded = duration(0, most)
+
+    def parse(text: str) -> float:
+        seconds = bounded(text)
+        if 0 < seconds < least:
+            raise ValueError(f"too short; 0, or at least {least:g}s")
+        return seconds
+
+    return parse
+
+
 def size(least: int, most: int) -> Parser[int]:
     """`256MiB`, `1GB` or bare bytes, within bounds in bytes."""
 

@@ -182,7 +182,7 @@ def test_a_coded_body_is_stored_decoded(coding: str) -> None:
         ("aws-chunked", b"6\r\nabcdef\r\n"),
         ("gzip, gzip, gzip", gzip.compress(gzip.compress(gzip.compress(b"{}")))),
         ("gzip", gzip.compress(bytes(30_000_000))),
-        ("br", brotli.compress(bytes(100_000_000))),
+        ("br", brotli.compress(bytes(100_000_000), quality=4)),
         ("gzip, gzip", gzip.compress(gzip.compress(bytes(100_000_000)))),
     ],
     ids=["broken", "unknown", "three", "bomb", "brotli bomb", "nested bomb"],

@@ -352,9 +352,9 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0006.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0006).\n")
-    assert json.loads(as_json.out) == {"before": "0006", "after": "0006"}
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0007.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0007).\n")
+    assert json.loads(as_json.out) == {"before": "0008", "after": "0008"}
 
 
 def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> None:
@@ -362,7 +362,7 @@ def test_two_migrations_at_once_are_one_and_a_look(empty_postgres: Database) -> 
     said = [ended(process) for process in running]
     assert [each.code for each in said] == [0, 0], said
     answers = sorted((json.loads(each.out) for each in said), key=lambda answer: answer["before"] or "")
-    assert answers == [{"before": None, "after": "0006"}, {"before": "0006", "after": "0006"}]
+    assert answers == [{"before": None, "after": "0008"}, {"before": "0008", "after": "0008"}]
 
 
 # register
@@ -571,6 +571,16 @@ def test_a_folder_is_spooled_to_by_default_and_workers_leave_the_settler_a_conne
         2,
         "steward: POSTGRES_MAX_CONNS: 5 workers need at least 12, two each, one to settle and one to sync",
     )
+
+
+def test_who_settles_alone_needs_a_connection_to_settle_and_one_to_sync(postgres: Database, tmp_path: Path) -> None:
+    environ = environ_of(postgres, SPOOL_DIR=str(tmp_path / "spool"), POSTGRES_MAX_CONNS="1", WORKERS="5")
+    said = command("settle", **environ)
+    assert (said.code, said.complaint()) == (
+        2,
+        "steward: POSTGRES_MAX_CONNS: settling needs at least 2, one to settle and one to sync",
+    )
+    assert not (tmp_path / "spool").exists()
 
 
 @pytest.mark.parametrize("name", ["PORT", "OPS_PORT"])

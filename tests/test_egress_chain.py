@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from steward.egress_chain import bound, first_broken
-from steward.ports import Departed
+from steward.egress_chain import bound, first_broken, going, moved, walk
+from steward.errors import EgressLogBroken
+from steward.ports import Checkpoint, Departed, Walked
 from steward.words import Secret
 from tests.contracts.test_egress_log import a_departure, a_question
 
@@ -66,3 +67,39 @@ def test_a_row_out_of_its_place_is_seen() -> None:
     assert first_broken(KEY, made[1:]) == 2
     assert first_broken(KEY, [made[0], made[2], made[1], made[3]]) == 3
     assert first_broken(Secret(bytes(32)), made) == 1
+
+
+def test_every_fact_of_a_checkpoint_is_bound() -> None:
+    made = rows()
+    point = moved(KEY, None, made[:2], AT)
+    assert walk(KEY, point, made[2:]) == Walked(None, point)
+    changes: dict[str, Any] = {"number": 1, "chain": made[0].chain, "mac": made[0].chain}
+    changes |= {name: AT + timedelta(days=1) for name in ("first_at", "last_at", "made_at")}
+    assert changes.keys() == {field.name for field in fields(Checkpoint)}
+    for name, value in changes.items():
+        assert walk(KEY, replace(point, **{name: value}), made[2:]) == Walked(3, forged=True), name
+    assert walk(Secret(bytes(32)), point, made[2:]) == Walked(3, forged=True)
+
+
+def test_behind_a_checkpoint_there_is_the_next_row_and_no_other() -> None:
+    made = rows()
+    point = moved(KEY, None, made[:2], AT)
+    assert walk(KEY, point, []).first_broken == 3
+    assert walk(KEY, point, made[3:]).first_broken == 4
+    assert walk(KEY, point, made[1:]).first_broken == 2
+    assert walk(KEY, None, made[2:]).first_broken == 3
+    further = moved(KEY, point, made[2:3], AT + timedelta(days=9))
+    assert (further.number, further.first_at, further.last_at) == (3, made[0].at, made[2].at)
+    assert walk(KEY, further, made[3:]) == Walked(None, further)
+
+
+def test_what_goes_is_old_and_in_a_row_and_proven_by_the_one_behind() -> None:
+    made = rows()
+    assert going(KEY, None, [], AT) == []
+    assert going(KEY, None, made, AT + timedelta(seconds=2)) == made[:2]
+    assert going(KEY, None, made, AT + timedelta(days=2)) == made[:3]
+    assert going(KEY, None, made[:1], AT + timedelta(days=2)) == []
+    for at in range(4):
+        changed = [*made[:at], replace(made[at], target="/other"), *made[at + 1 :]]
+        with pytest.raises(EgressLogBroken):
+            going(KEY, None, changed, AT + timedelta(seconds=1))

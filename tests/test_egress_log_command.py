@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -94,10 +96,51 @@ def test_a_whole_log_is_zero_and_a_broken_one_is_one_with_the_row(egress_log: Me
         out = io.StringIO()
         assert verify(egress_log, as_json, out) == 1
         assert "4" in out.getvalue()
-    assert json.loads(out.getvalue()) == {"calls": 5, "first_broken": 4}
+    assert json.loads(out.getvalue()) == {
+        "calls": 5,
+        "first_broken": 4,
+        "let_go": None,
+        "checkpoint_forged": False,
+    }
 
 
 def test_an_empty_log_is_whole() -> None:
     out = io.StringIO()
     assert verify(MemoryEgressLog(), True, out) == 0
-    assert json.loads(out.getvalue()) == {"calls": 0, "first_broken": None}
+    said = json.loads(out.getvalue())
+    assert (said["calls"], said["first_broken"]) == (0, None)
+
+
+def test_it_says_how_many_were_let_go_and_up_to_which_day() -> None:
+    days = iter(datetime(2026, 1, day, 12, tzinfo=UTC) for day in range(1, 6))
+    egress_log = MemoryEgressLog(lambda: next(days))
+    for _ in range(5):
+        egress_log.leaving(a_question())
+    assert egress_log.let_go(datetime(2026, 1, 4, tzinfo=UTC), 10, datetime(2027, 1, 3, tzinfo=UTC)) == 3
+    out = io.StringIO()
+    assert verify(egress_log, False, out) == 0
+    assert out.getvalue().splitlines() == [
+        "whole: 5 calls, each bound to the one before",
+        "let go: the first 3 of them, of 2026-01-01 to 2026-01-03, the last time on 2027-01-03 (EGRESS_LOG_RETENTION)",
+    ]
+    out = io.StringIO()
+    assert verify(egress_log, True, out) == 0
+    assert json.loads(out.getvalue())["let_go"] == {
+        "calls": 3,
+        "first_at": "2026-01-01T12:00:00+00:00",
+        "last_at": "2026-01-03T12:00:00+00:00",
+        "made_at": "2027-01-03T00:00:00+00:00",
+    }
+    assert [line.split()[0] for line in printed(egress_log).splitlines()] == ["number", "4", "5"]
+
+
+def test_a_forged_checkpoint_is_a_break_and_nothing_of_it_is_told(egress_log: MemoryEgressLog) -> None:
+    assert egress_log.let_go(datetime(2100, 1, 1, tzinfo=UTC), 2, datetime(2026, 1, 1, tzinfo=UTC)) == 2
+    assert egress_log._checkpoint is not None
+    egress_log._checkpoint = replace(egress_log._checkpoint, last_at=datetime(1999, 1, 1, tzinfo=UTC))
+    out = io.StringIO()
+    assert verify(egress_log, False, out) == 1
+    assert out.getvalue() == "broken at 3: what says how many rows were let go is not this Steward's word\n"
+    out = io.StringIO()
+    assert verify(egress_log, True, out) == 1
+    assert json.loads(out.getvalue()) == {"calls": 5, "first_broken": 3, "let_go": None, "checkpoint_forged": True}

@@ -9,7 +9,20 @@ import pytest
 from steward import metric_names
 from steward.metric_names import TABLE, Metric
 
-LABELS = {"provider", "model", "status", "outcome", "kind", "code", "side", "body_state", "result", "role", "state"}
+LABELS = {
+    "act",
+    "provider",
+    "model",
+    "status",
+    "outcome",
+    "kind",
+    "code",
+    "side",
+    "body_state",
+    "result",
+    "role",
+    "state",
+}
 """Each is an egress type (provider, model) or says words of a closed list."""
 
 

@@ -31,9 +31,10 @@ from steward.metrics import (
     QueueMetrics,
     RelayMetrics,
     RelayState,
+    ViewMetrics,
     prepare,
 )
-from steward.ports import Depth, Refused
+from steward.ports import Depth, Refused, ViewAct
 from steward.price import bundled
 from steward.settle import Settler
 from steward.stores import OneStore
@@ -322,3 +323,14 @@ def test_an_export_without_a_board_counts_nothing_and_fails_nothing() -> None:
     export.kept_local(1)
     export.observe(1, 1.0)
     assert export._board is None
+
+
+def test_what_is_opened_in_the_viewer_is_counted_from_nought() -> None:
+    board = prepare(None)
+    metrics = ViewMetrics(board)
+    acts = ("opened", "downloaded", "refused")
+    assert [value(board.text(), "steward_viewer_acts_total", act=act) for act in acts] == [0, 0, 0]
+    for act in (ViewAct.OPENED, ViewAct.OPENED, ViewAct.REFUSED):
+        metrics.noted(act)
+    assert [value(board.text(), "steward_viewer_acts_total", act=act) for act in acts] == [2, 0, 1]
+    board.close()

@@ -20,7 +20,7 @@ import yaml
 from steward import metric_names as names
 from steward.exchange import BodyState, Outcome
 from steward.metric_names import TABLE, Metric
-from steward.metrics import CODES
+from steward.metrics import CODES, VIEW_ACTS
 
 FOLDER = Path(__file__).parents[1] / "infra" / "monitoring"
 RUNBOOK = (FOLDER / "runbook.md").read_text()
@@ -32,6 +32,7 @@ WORDS = {
     "role": {"relay", "settler"},
     "state": {"in_use", "idle"},
     "side": {"request", "response"},
+    "act": {str(act) for act in VIEW_ACTS},
     "kind": {"input", "output", "cached", "cache_creation", "reasoning"},
 }
 ADDED_BY_PROMETHEUS = {"instance", "job", "le"}

@@ -55,12 +55,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `steward` command of an environment that holds the wheel, what the wheel needs, and nothing else."""
     environment = tmp_path_factory.mktemp("installed") / "venv"
-    _run(sys.executable, "-m", "venv", str(environment))
-    pip = (str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    python = str(environment / "bin" / "python")
+    # The pip we have does it, and compiles nothing: what is imported then compiles itself.
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     hashed = ("--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "infra" / "requirements" / "runtime.txt"))
-    _run(*pip, "--no-deps", *hashed)
-    _run(*pip, "--no-index", "--no-deps", str(wheel))
-    _run(str(environment / "bin" / "python"), "-m", "pip", "check")
+    _run(*pip, "install", "--quiet", "--no-compile", "--no-deps", *hashed)
+    _run(*pip, "install", "--quiet", "--no-compile", "--no-index", "--no-deps", str(wheel))
+    _run(*pip, "check")
     return environment / "bin" / "steward"
 
 

@@ -50,21 +50,33 @@ class _Kept:
     """Its row is in, and says `pending`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What else a turn does. Each may raise; that ends no turn."""
+
+    before: Callable[[], None]
+    """Before anything is stored: where bodies go is looked at."""
+    export: Callable[[float], None]
+    """After all is settled: what is due goes to Butler, until a monotonic moment."""
+    after: Callable[[], None] = lambda: None
+    """In the end, if there is time: what later turns go by."""
+
+
 class ByCall:
-    """AfterResponse by turns that the host gives. `export` sends what is due to Butler, until a monotonic moment."""
+    """AfterResponse by turns that the host gives."""
 
     def __init__(
         self,
         settler: Settler,
         ledger: Ledger,
-        export: Callable[[float], None],
+        around: Around,
         limits: ByCallLimits = ByCallLimits(),
         caller_waits: bool = False,
     ) -> None:
         """`caller_waits`: the piece that ends a response waits for the turn that settles its call."""
         self._settler = settler
         self._ledger = ledger
-        self._export = export
+        self._around = around
         self._limits = limits
         self._caller_waits = caller_waits
         self._lock = threading.Lock()
@@ -125,15 +137,18 @@ class ByCall:
             log.error("intents_lost", exc, count=1)
 
     def _turn(self, until: float) -> None:
-        try:
-            began = time.monotonic()
-            self._settle(began + (until - began) * _OF_THE_TURN)
-        except Exception as exc:  # a turn that fails must not end those after it
-            log.error("settle_failed", exc)
-        try:
-            self._export(until)
-        except Exception as exc:
-            log.error("export_failed", exc)
+        began = time.monotonic()
+        steps: dict[str, Callable[[], None]] = {
+            "stores_not_looked_up": self._around.before,
+            "settle_failed": lambda: self._settle(began + (until - began) * _OF_THE_TURN),
+            "export_failed": lambda: self._around.export(until),
+            "turn_failed": lambda: self._around.after() if time.monotonic() < until else None,
+        }
+        for event, step in steps.items():
+            try:
+                step()
+            except Exception as exc:  # a step that fails must not end those after it, nor the next turn
+                log.error(event, exc)
 
     def _settle(self, until: float) -> None:
         with self._lock:

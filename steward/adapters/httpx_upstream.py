@@ -151,6 +151,11 @@ class HttpxUpstream:
             network_backend=_Network(self._limits),
         )
 
+    def forget_idle(self) -> None:
+        """See ports.Upstream."""
+        for lane in self._lanes.values():
+            lane.forget_idle()
+
     async def close(self) -> None:
         """Closes every connection."""
         for lane in self._lanes.values():
@@ -220,6 +225,13 @@ class _Lane:
         else:
             wire.abort()
         self.leave()
+
+    def forget_idle(self) -> None:
+        """What rests serves no more."""
+        while self._idle:
+            _, wire = self._idle.pop()
+            if wire.wake():
+                wire.abort()
 
     async def close(self) -> None:
         """Ends every connection."""

@@ -30,6 +30,12 @@ class MemoryBodyBook(BodyBook):
         asked = set(ids)
         return [_body_row(record) for record in self._ledger.all_records() if record.id in asked]
 
+    def stuck(self, before: datetime, limit: int) -> list[BodyRow]:
+        first = int(before.timestamp() * 1000) << 80
+        rows = sorted(self._ledger.all_records(), key=lambda record: record.id)
+        pending = [row for row in rows if row.id.int < first and row.body_state is BodyState.PENDING]
+        return [_body_row(record) for record in pending[:limit]]
+
     def mark(self, rows: Sequence[BodyRow], state: BodyState) -> int:
         return sum(self._ledger.say_body_state(row.id, row.body_state, state) for row in rows)
 

@@ -25,6 +25,9 @@ _OF: Final = text(
     f"SELECT {_NAMES} FROM llm_requests WHERE id IN "  # noqa: S608
     "(SELECT CAST(value AS uuid) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)))"
 )
+_STUCK: Final = text(
+    f"SELECT {_NAMES} FROM llm_requests WHERE body_state = 'pending' AND id < :first ORDER BY id LIMIT :limit"  # noqa: S608
+)
 _MARK: Final = text("""
     UPDATE llm_requests AS t SET body_state = :state, revision = t.revision + 1
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS b(id uuid, was text)
@@ -48,6 +51,12 @@ class PostgresBodyBook(BodyBook):
     def of(self, ids: Sequence[UUID]) -> list[BodyRow]:
         with mapped(), self._engine.begin() as connection:
             rows = connection.execute(_OF, {"ids": orjson.dumps(list(ids)).decode()}).all()
+        return [_body_row(row) for row in rows]
+
+    def stuck(self, before: datetime, limit: int) -> list[BodyRow]:
+        first = uuid7(int(before.timestamp() * 1000), bytes(10))
+        with mapped(), self._engine.begin() as connection:
+            rows = connection.execute(_STUCK, {"first": first, "limit": limit}).all()
         return [_body_row(row) for row in rows]
 
     def mark(self, rows: Sequence[BodyRow], state: BodyState) -> int:

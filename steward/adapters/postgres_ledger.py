@@ -22,7 +22,7 @@ from steward.errors import SchemaTooOld
 from steward.exchange import BodyState, ErrorCode, Outcome, Record, UsageSource
 from steward.ports import Ledger, LedgerRow, Refused
 
-SCHEMA_VERSION: Final = "0006"
+SCHEMA_VERSION: Final = "0008"
 """The oldest schema this release works with. Versions are numbered in order; a newer one keeps what this one uses."""
 
 COLUMNS: Final = {

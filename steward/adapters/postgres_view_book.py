@@ -7,7 +7,7 @@ of what it tells, where that changes anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -79,8 +79,10 @@ NOTES: Final = """
 class PostgresViewBook(ViewBook):
     """Rows in `view_tokens`, `view_sessions` and `view_audit`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, noted: Callable[[ViewAct], None] = lambda act: None) -> None:
+        """`noted`: told of each line of `note` that stands in the account."""
         self._engine = engine
+        self._noted = noted
 
     def create_token(self, org_id: UUID, name: str, token_hash: str, lasts: timedelta) -> ViewToken:
         facts = {
@@ -138,6 +140,7 @@ class PostgresViewBook(ViewBook):
     def note(self, entry: ViewEntry) -> None:
         with mapped(), self._engine.begin() as connection:
             _note(connection, entry)
+        self._noted(entry.act)
 
     def notes(self, limit: int) -> list[ViewEntry]:
         with mapped(), self._engine.begin() as connection:

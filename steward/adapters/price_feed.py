@@ -88,6 +88,8 @@ class PriceFeed:
         self._http = http
         self._clock = clock
         self._deadline_s = deadline_s
+        self.on_fetched: Callable[[bytes, datetime], None] = lambda document, at: None
+        """Told of each list that was fetched and put in force."""
         self._etag: str | None = None
         self._state = FeedState(book.source, Refresh.OFF if self._url is None else Refresh.PENDING)
         self._refreshing = threading.Lock()
@@ -110,6 +112,16 @@ class PriceFeed:
             return Refresh.OFF
         with self._refreshing:
             return self._refresh(self._url)
+
+    def take(self, document: bytes, fetched_at: datetime) -> bool:
+        """Puts a list in force that another process fetched; whether it is now. What is refused is said."""
+        with self._refreshing:
+            try:
+                self._take(document, None, fetched_at)
+            except PriceListRefused as refused:
+                log.error("price_list_refused", refused)
+                return False
+        return True
 
     def start(self, interval_s: float) -> None:
         """Refreshes at once and then every interval, in a daemon thread, until `close`."""
@@ -138,7 +150,10 @@ class PriceFeed:
         now = self._clock()
         try:
             fetched = self._fetch(url)
-            outcome = self._take(*fetched, now) if fetched is not None else Refresh.UNCHANGED
+            outcome = Refresh.UNCHANGED
+            if fetched is not None:
+                outcome = self._take(*fetched, now)
+                self.on_fetched(fetched[0], now)
         except PriceListRefused as refused:
             log.error("price_list_refused", refused)
             outcome = Refresh.REFUSED

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,10 @@ class After:
     """Gives back what it opened, after `port` was closed."""
 
 
-def settled_here(settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board) -> After:
-    """Settled in this process, which closes `stores` in the end. Raises SettingError."""
+def settled_here(
+    settings: Settings, ledger: PostgresLedger, stores: DecidedStores, board: Board, kept: Callable[[datetime], None]
+) -> After:
+    """Settled in this process, which closes `stores` in the end. `kept`: see database.upkeep. Raises SettingError."""
     from steward.adapters.inline import Inline, InlineLimits
     from steward.wiring.prices import open_prices
     from steward.wiring.settler import open_settler
@@ -58,7 +61,7 @@ def settled_here(settings: Settings, ledger: PostgresLedger, stores: DecidedStor
         prices.close()
         stores.close()
 
-    return After(port, None, prices, (look, partial(maintain, ledger.maintain)), close)
+    return After(port, None, prices, (look, partial(maintain, kept)), close)
 
 
 def spooled(settings: Settings, keyring: Keyring) -> After:

@@ -5,6 +5,8 @@ It connects to nothing: the first statement does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from steward.policy import Local
@@ -48,6 +50,22 @@ def directory_on(settings: Settings, engine: Engine, keyring: Keyring) -> Postgr
     from steward.adapters.postgres_directory import PostgresDirectory
 
     return PostgresDirectory(engine, keyring, trust_of(settings))
+
+
+def upkeep(settings: Settings, engine: Engine, keyring: Keyring) -> Callable[[datetime], None]:
+    """What the tables need from time to time: the ledger's partitions made, the egress log's oldest rows let go."""
+    from steward.adapters.postgres_egress_log import PostgresEgressLog
+    from steward.adapters.postgres_ledger import PostgresLedger
+    from steward.egress_retention import Retention
+
+    ledger = PostgresLedger(engine)
+    retention = Retention(PostgresEgressLog(engine, keyring), settings.egress_log_retention_s)
+
+    def done(now: datetime) -> None:
+        ledger.maintain(now)
+        retention.run(now)
+
+    return done
 
 
 def trust_of(settings: Settings) -> Local:

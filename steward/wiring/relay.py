@@ -28,11 +28,11 @@ from steward.settings import Settings
 from steward.wiring.after_response import After, settled_here, spooled
 from steward.wiring.body_stores import decided_stores, open_store
 from steward.wiring.butlers import butlers_when_asked
-from steward.wiring.database import directory_on, open_database, pooled, relay_conns
+from steward.wiring.database import directory_on, open_database, pooled, relay_conns, upkeep
 from steward.wiring.prices import price_book
 from steward.wiring.schedule import open_clockwork
 from steward.wiring.upstreams import Upstreams
-from steward.wiring.watching import Background, CredentialKey, Health, kept_running, watching
+from steward.wiring.watching import Background, CredentialKey, Health, kept_running, look_at_schema, watching
 from steward.wiring.way_out import butler_tls, outward_tls
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Services:
     """What runs until it is cancelled, or is done, while the process serves."""
     clockwork: Clockwork
     """What runs on a schedule in this process; nothing where another settles."""
+    learn: Callable[[], bool]
+    """Asks, once, for what calls cannot do without, if it was not told yet; whether it knows. From any thread."""
     close: Callable[[], None]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -81,7 +83,8 @@ class Services:
             return "schema"
         if self.health.wrong_key:
             return "key"
-        able = self.health.schema_looked_at and self.health.secrets_learnt and self.authenticator.database_heard()
+        heard = self.authenticator.database_heard() or not self.authenticator.polled
+        able = self.health.schema_looked_at and self.health.secrets_learnt and heard
         return "ready" if able else "database"
 
     def relay_state(self, calls: int, connections: int) -> RelayState:
@@ -138,7 +141,8 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     if settings.after_response == "spool":
         return relay_on(settings, ground, spooled(settings, ground.keyring), Clockwork(()))
     stores = decided_stores(settings, ground.directory)
-    after = settled_here(settings, ground.ledger, stores, ground.board)
+    kept = upkeep(settings, ground.engine, ground.keyring)
+    after = settled_here(settings, ground.ledger, stores, ground.board, kept)
     return relay_on(settings, ground, after, open_clockwork(settings, ground.engine, ground.keyring, ground.board))
 
 
@@ -151,10 +155,19 @@ def open_ground(settings: Settings, most_conns: int, board: Board | None = None)
     return Ground(engine, keyring, directory, ledger, Upstreams(settings), board or metrics.prepare(None))
 
 
-def relay_on(settings: Settings, ground: Ground, after: After, clockwork: Clockwork) -> Services:
-    """A relaying process whose calls `after` takes over, and that runs `clockwork` besides. It closes all three."""
+def relay_on(
+    settings: Settings, ground: Ground, after: After, clockwork: Clockwork, asleep: Callable[[], float] | None = None
+) -> Services:
+    """A relaying process whose calls `after` takes over, and that runs `clockwork` besides. It closes all three.
+
+    `asleep`: of a host that freezes its processes, a clock that counts meanwhile, in seconds. Nothing runs in the
+    background there, no poll either: a key is confirmed before use.
+    """
     directory, upstreams, board, health = ground.directory, ground.upstreams, ground.board, Health()
-    authenticator = Authenticator(directory, KeyLimits(stale_ttl_s=settings.key_stale_ttl_s))
+    limits = KeyLimits(stale_ttl_s=settings.key_stale_ttl_s)
+    authenticator = (
+        Authenticator(directory, limits) if asleep is None else Authenticator(directory, limits, False, asleep)
+    )
     credential = CredentialKey(directory, health)
 
     def close() -> None:
@@ -186,12 +199,15 @@ def relay_on(settings: Settings, ground: Ground, after: After, clockwork: Clockw
         board=board,
         organisations=_organisations(settings, ground),
         held=lambda: Connections(upstreams.connections(), *pooled(ground.engine)),
-        background=(
+        background=()
+        if asleep is not None
+        else (
             *(authenticator.poll, credential.learn),
             *watching(ground.ledger, directory, health),
             *after.background,
         ),
         clockwork=clockwork,
+        learn=lambda: all((credential.learn_once(), look_at_schema(ground.ledger, health))),
         close=close,
     )
 

@@ -23,7 +23,7 @@ from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
 from steward.stores import Looking
 from steward.wiring.body_stores import decided_stores
-from steward.wiring.database import directory_on, open_database, settler_conns
+from steward.wiring.database import directory_on, open_database, settler_conns, upkeep
 from steward.wiring.prices import open_prices
 from steward.wiring.schedule import open_clockwork
 
@@ -39,7 +39,7 @@ class SettlerServices:
     acquire: Callable[[], bool]
     """Whether this process is the one that settles the spool, from now to its end. Never waits."""
     maintain: Callable[[datetime], None]
-    """See PostgresLedger.maintain."""
+    """See database.upkeep."""
     prices: PriceFeed
     looking: Looking
     """Keeps the stores as the directory has them, once it is started."""
@@ -90,7 +90,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     return SettlerServices(
         rounds=rounds,
         acquire=spool.acquire,
-        maintain=ledger.maintain,
+        maintain=upkeep(settings, engine, keyring),
         prices=prices,
         looking=looking,
         queue_metrics=QueueMetrics(board, settings.spool_max_bytes),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from steward import metrics
+from steward.metric_files import Board
 from steward.ports import IdentityProvider
 from steward.settings import Settings
 from steward.stores import Looking
@@ -28,8 +30,11 @@ class ViewerServices:
     close: Callable[[], None]
 
 
-def build_viewer(settings: Settings) -> ViewerServices:
-    """Puts a viewer together. Connects to nothing yet. Raises SettingError."""
+def build_viewer(settings: Settings, board: Board | None = None) -> ViewerServices:
+    """Puts a viewer together. Connects to nothing yet. Raises SettingError.
+
+    `board`: where all processes of this Steward count; None: this one counts for itself.
+    """
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.postgres_view_book import PostgresViewBook
 
@@ -38,6 +43,7 @@ def build_viewer(settings: Settings) -> ViewerServices:
     stores = decided_stores(settings, directory)
     looking = Looking(stores)
     provider = identity_provider(settings)
+    board = board or metrics.prepare(None)
 
     def close() -> None:
         if provider is not None:
@@ -45,9 +51,10 @@ def build_viewer(settings: Settings) -> ViewerServices:
         looking.end()
         stores.close()
         engine.dispose()
+        board.close()
 
     viewing = Viewing(
-        PostgresViewBook(engine),
+        PostgresViewBook(engine, metrics.ViewMetrics(board).noted),
         PostgresLedger(engine),
         lambda row: stores.holding(row.org_id, row.storage_config_id),
         settings.view_oidc_groups,

@@ -84,37 +84,49 @@ class CredentialKey:
 
     async def learn(self) -> None:
         """Asks until it is told."""
-        while self._hash is None:
-            try:
-                key = await asyncio.to_thread(self._directory.instance_secret, "provider_key_hash")
-                self._hash = KeyedHash(key)
-                self._health.wrong_key = False
-                self._health.secrets_learnt = True
-            except LedgerFault:
-                await asyncio.sleep(_WAIT_FOR_DATABASE_S)
-            except SealBroken as exc:
-                if not self._health.wrong_key:
-                    log.error("encryption_key_wrong", exc)
-                self._health.wrong_key = True
-                await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+        while not await asyncio.to_thread(self.learn_once):  # noqa: ASYNC110 - the database sets no event
+            await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+    def learn_once(self) -> bool:
+        """Asks, if it was not told yet; whether it knows. From any thread."""
+        if self._hash is not None:
+            return True
+        try:
+            self._hash = KeyedHash(self._directory.instance_secret("provider_key_hash"))
+        except LedgerFault:
+            return False
+        except SealBroken as exc:
+            if not self._health.wrong_key:
+                log.error("encryption_key_wrong", exc)
+            self._health.wrong_key = True
+            return False
+        self._health.wrong_key = False
+        self._health.secrets_learnt = True
+        return True
 
 
 async def watch_schema(ledger: Ledger, health: Health) -> None:
     """Looks until the schema is new enough; says once what to run."""
-    while True:
-        try:
-            await asyncio.to_thread(ledger.ready)
-        except SchemaTooOld as exc:
-            if not health.schema_too_old:
-                log.error("schema_too_old", exc)
-            health.schema_too_old = True
-        except LedgerFault:
-            pass  # the key poll says it; readiness follows the poll
-        else:
-            health.schema_too_old = False
-            health.schema_looked_at = True
-            return
+    while not await asyncio.to_thread(look_at_schema, ledger, health):  # noqa: ASYNC110 - the database sets no event
         await asyncio.sleep(_WAIT_FOR_DATABASE_S)
+
+
+def look_at_schema(ledger: Ledger, health: Health) -> bool:
+    """Whether it is new enough, as far as can be told; one that is too old is said once."""
+    if health.schema_looked_at:
+        return True
+    try:
+        ledger.ready()
+    except SchemaTooOld as exc:
+        if not health.schema_too_old:
+            log.error("schema_too_old", exc)
+        health.schema_too_old = True
+    except LedgerFault:
+        pass  # the key poll says it; readiness follows the poll
+    else:
+        health.schema_too_old = False
+        health.schema_looked_at = True
+    return health.schema_looked_at
 
 
 async def watch_butlers(directory: Directory, health: Health) -> None:
@@ -151,7 +163,7 @@ def _approvable(book: TrustBook) -> tuple[int, float]:
 
 
 async def maintain(maintain: Callable[[datetime], None]) -> None:
-    """Keeps next month's partition made ahead."""
+    """Keeps next month's partition made ahead, and the egress log as long as it is to be."""
     while True:
         try:
             await asyncio.to_thread(maintain, datetime.now(UTC))

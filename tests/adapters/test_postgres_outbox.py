@@ -89,7 +89,7 @@ def test_three_replicas_and_two_organisations_through_everything(
     assert postgres.run(states) == [(2, None, None)]
     assert set(weather.met) == {"fail", "break", "break_after"}
     log = PostgresEgressLog(postgres.engine, KEYRING)
-    assert log.first_broken() is None
+    assert log.walked().first_broken is None
     logged = postgres.run("SELECT count(*) FROM egress_log")
     assert logged == [(len(butler.heard),)], "one row for each call, and no call without one"
 

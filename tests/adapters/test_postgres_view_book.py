@@ -69,3 +69,15 @@ def test_no_statement_reads_columns_it_does_not_name() -> None:
     ]
     assert len(statements) > 8
     assert all("*" not in sql for sql in statements)
+
+
+def test_what_stands_in_the_account_is_told_and_what_does_not_is_not(postgres: Database) -> None:
+    told: list[ViewAct] = []
+    book = PostgresViewBook(postgres.engine, told.append)
+    session = book.sign_in("ada", [ORG], a_hash(), PEER, HOUR)
+    for act in (ViewAct.OPENED, ViewAct.DOWNLOADED, ViewAct.REFUSED):
+        book.note(ViewEntry(act, "ada", PEER, session.id, ORG))
+    assert told == [ViewAct.OPENED, ViewAct.DOWNLOADED, ViewAct.REFUSED]
+    with pytest.raises(LedgerFault):
+        book.note(ViewEntry(ViewAct.OPENED, "", PEER, session.id, ORG))
+    assert len(told) == 3

@@ -54,4 +54,4 @@ def test_a_backlog_arrives_once_while_new_rows_come(postgres: Database) -> None:
         assert postgres.run(states) == [(1, None)]
         assert len(new) > 100
         assert set(weather.met) == {"fail", "break", "break_after"}
-        assert PostgresEgressLog(postgres.engine, KEYRING).first_broken() is None
+        assert PostgresEgressLog(postgres.engine, KEYRING).walked().first_broken is None

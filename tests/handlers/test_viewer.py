@@ -21,6 +21,7 @@ import trustme
 from handlers.viewer import config, server_tls
 from steward.errors import SettingError
 from steward.settings import load
+from tests.scraped import value
 from tests.servers.listening import free_port
 from tests.servers.plain_http import Request
 from tests.servers.socket_provider import Provider
@@ -29,6 +30,7 @@ from tests.servers.viewers import CLICKED, TYPED
 from tests.servers.waiting import eventually
 
 CANARY = "CANARY-3d51-the-question"
+ADMIN = "an-operator-s-token-of-32-letters-"
 MakeSteward = Callable[..., RunningSteward]
 ASKED = orjson.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": CANARY}]})
 
@@ -82,7 +84,8 @@ def test_a_body_is_opened_from_inside_and_written_down(
     make_steward: MakeSteward, provider: Provider, after: str
 ) -> None:
     port = free_port()
-    steward = make_steward(provider.url, VIEW_AUTH="token", VIEW_PORT=str(port), AFTER_RESPONSE=after)
+    given = {"VIEW_AUTH": "token", "VIEW_PORT": str(port), "STEWARD_ADMIN_TOKEN": ADMIN}
+    steward = make_steward(provider.url, **given, AFTER_RESPONSE=after)
     eventually(lambda: up(port))
     wanted = one_call(steward)
     token = json_of(steward, "view-token", "create", "--org", "local", "--expires", "10m", "--name", "tests")
@@ -93,6 +96,9 @@ def test_a_body_is_opened_from_inside_and_written_down(
     assert CANARY in ask(port, f"/requests/{wanted}", mine)[2]
     assert CANARY in ask(port, f"/requests/{wanted}/download", mine)[2]
     assert ask(port, f"/requests/{token['id']}", mine)[0] == 404
+    shown = steward.call(Request(b"GET", b"/metrics", [(b"Authorization", f"Bearer {ADMIN}".encode())])).body
+    acts = ("opened", "downloaded", "refused")
+    assert [value(shown, "steward_viewer_acts_total", act=act) for act in acts] == [1, 1, 1]
     account = json_of(steward, "view-audit")
     assert [each["act"] for each in account] == ["refused", "downloaded", "opened", "signed_in"]
     assert {each["who"] for each in account} == {"token tests"}

@@ -131,5 +131,5 @@ def test_every_row_is_there_once_and_nothing_of_one_organisation_in_the_other(
     ]
     told = weather.met
     assert min(told["before"], told["after"], told["away"], told["passed"]) > 0, told
-    assert PostgresEgressLog(postgres.engine, KEYRING).first_broken() is None
+    assert PostgresEgressLog(postgres.engine, KEYRING).walked().first_broken is None
     assert postgres.run("SELECT count(*) FROM egress_log") == [(told["heard"],)], "one row for each call"

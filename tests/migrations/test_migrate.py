@@ -6,6 +6,7 @@ import re
 import threading
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,16 @@ import migrations
 from migrations import MigrateResult, migrate
 from steward.adapters.postgres_connection import mapped, open_engine
 from steward.adapters.postgres_directory import PostgresDirectory
+from steward.adapters.postgres_egress_log import PostgresEgressLog
 from steward.adapters.postgres_ledger import COLUMNS, SCHEMA_VERSION, PostgresLedger
 from steward.adapters.postgres_partitions import ensure_partitions
 from steward.errors import LedgerUnavailable, SealBroken, facts
+from steward.ports import Walked
 from steward.seal import Keyring
 from steward.words import Secret
 from tests.contracts.records import NOON, ORG, a_full_record
 from tests.contracts.test_directory import a_hash
+from tests.contracts.test_egress_log import a_question
 from tests.servers.postgres import KEYRING, Database
 from tests.servers.waiting import eventually
 
@@ -143,7 +147,7 @@ def test_a_server_that_is_not_there_is_told(postgres: Database) -> None:
 def test_the_ledger_and_the_versions_agree() -> None:
     assert head() == SCHEMA_VERSION
     names = sorted(path.stem for path in VERSIONS.glob("[0-9]*.py"))
-    assert [name[:4] for name in names] == ["0001", "0002", "0003", "0004", "0005", "0006"]
+    assert [name[:4] for name in names] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 
 
 def test_the_table_has_the_columns_of_the_ledger_with_their_types(postgres: Database) -> None:
@@ -169,6 +173,7 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
         "api_keys",
         "registrations",
         "egress_log",
+        "egress_log_checkpoint",
         "sync_state",
         "instance_secrets",
         "storage_configs",
@@ -236,3 +241,19 @@ def test_calls_of_before_the_export_stay_inside_and_none_is_written_anew(empty_p
     late = a_full_record()
     PostgresLedger(engine).record([late])
     assert empty_postgres.run("SELECT export_state FROM llm_requests WHERE id = :id", id=late.id) == [(None,)]
+
+
+def test_a_log_of_before_the_checkpoint_is_whole_and_may_be_let_go(empty_postgres: Database) -> None:
+    """0007 on a log that is full: its rows stand as they were."""
+    engine = empty_postgres.engine
+    with engine.begin() as connection:
+        command.upgrade(migrations._config(connection), "0006")
+    egress_log = PostgresEgressLog(engine, KEYRING)
+    for _ in range(3):
+        egress_log.leaving(a_question())
+    before = egress_log.newest(5)
+    assert migrate(engine, KEYRING) == MigrateResult("0006", head())
+    assert (egress_log.newest(5), egress_log.walked()) == (before, Walked(None))
+    late = before[-1].at + timedelta(days=1)
+    assert egress_log.let_go(late, 10, late) == 2
+    assert egress_log.newest(5) == before[2:]

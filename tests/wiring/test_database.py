@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from steward.adapters.postgres_egress_log import PostgresEgressLog
 from steward.errors import SettingError
 from steward.settings import load
 from steward.wiring.database import open_database, pooled, relay_conns, settler_conns
+from steward.wiring.relay import build
+from steward.wiring.settler import build_settler
+from steward.wiring.watching import maintain
+from tests.contracts.test_egress_log import a_question
 from tests.servers.postgres import Database
 from tests.services import settings
 
@@ -51,3 +58,31 @@ def test_connections_of_the_pool_are_told_in_use_and_idle(postgres: Database) ->
         assert pooled(engine) == (1, 0)
     assert pooled(engine) == (0, 1)
     engine.dispose()
+
+
+@pytest.mark.parametrize("after", ["inline", "spool"])
+def test_whoever_settles_keeps_the_egress_log_as_long_as_the_settings_say(
+    after: str, postgres: Database, tmp_path: Path
+) -> None:
+    (spool := tmp_path / "spool").mkdir(mode=0o700)
+    egress_log = PostgresEgressLog(postgres.engine, postgres.keyring)
+    for _ in range(3):
+        egress_log.leaving(a_question())
+    year = egress_log.newest(1)[0].at + timedelta(days=365)
+    for given, at, left in (
+        ({"EGRESS_LOG_RETENTION": "0"}, year + timedelta(days=3000), 3),
+        ({}, year - timedelta(days=1), 3),
+        ({"EGRESS_LOG_RETENTION": "30d"}, year - timedelta(days=1), 1),
+    ):
+        found = settings(postgres, AFTER_RESPONSE=after, SPOOL_DIR=str(spool), **given)
+        if after == "inline":
+            relay = build(found)
+            [kept] = [each.args[0] for each in relay.background if isinstance(each, partial) and each.func is maintain]
+            kept(at)
+            relay.close()
+        else:
+            settler = build_settler(found)
+            settler.maintain(at)
+            settler.close()
+        assert len(egress_log.newest(10)) == left
+    assert egress_log.walked().first_broken is None
