@@ -90,12 +90,17 @@ class Emulator:
             return False
 
 
-@pytest.fixture(scope="session")
-def lambda_emulator() -> Path:
-    """The emulator's binary. Missing, what needs it is skipped and says so; where `CI` is set it fails."""
+def emulator_or_skip() -> Path:
+    """Where it lies. Missing, what needs it is skipped and says so; where `CI` is set it fails."""
     found = emulator()
     if found is None:
         words = "AWS's emulator of Lambda is not installed (make .venv/deploy/made-here); nothing was tried on it"
         assert not os.environ.get("CI"), words
         pytest.skip(words)
     return found
+
+
+@pytest.fixture(scope="session")
+def lambda_emulator() -> Path:
+    """The emulator's binary, or a skip."""
+    return emulator_or_skip()

@@ -1,0 +1,220 @@
+"""Every way into the product, as one noun: a caller's request in, what he gets back; and what stands behind it.
+
+An entry says what its host cannot keep of a message (the order of repeats, their separation), and nothing else: what
+it does not name, the suite expects unchanged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from steward.adapters.postgres_local import LocalPostgres
+from tests.hosts.fronts import ADDED_NAMES, Alb, Front, FunctionUrl, by_name, joined
+from tests.servers.ingest_butler import IngestButler, Organisation, serving
+from tests.servers.lambda_rie import Emulator
+from tests.servers.lambda_sandbox import Sandbox
+from tests.servers.plain_http import Fields, Message, Request, call
+from tests.servers.steward import Installation, RunningSteward, installed, running_steward
+
+BUFFERED = "handlers.aws_lambda.handler"
+STREAMING = (sys.executable, "-m", "handlers.aws_lambda_stream")
+NOT_ON_LAMBDA = ("HOST", "PORT", "SPOOL_DIR", "SHUTDOWN_DELAY", "TMPDIR")
+TOKEN = "mdm_st_0" + "t" * 32
+
+Call = Callable[[Request], Message]
+
+
+def unchanged(fields: Fields) -> Fields:
+    """A host that keeps everything."""
+    return fields
+
+
+@dataclass
+class Entry:
+    """One of them, served."""
+
+    name: str
+    installation: Installation
+    butler: IngestButler
+    carried: Call
+    """A request without a key added, as its front carries it."""
+    kept: Callable[[Fields], Fields] = unchanged
+    """Of the fields of a message, what the host can keep."""
+    added: set[bytes] = field(default_factory=set)
+    """Names of fields that the host puts into a request."""
+    buffered: bool = False
+    """Streams arrive whole."""
+    sandbox: Sandbox | None = None
+    front: Front | None = None
+    left: Callable[[], list[str]] = list
+    """What lies in the host's temporary folder."""
+
+    def call(self, request: Request) -> Message:
+        """One request with the key."""
+        fields = [*request.fields, (b"X-Majordomo-Key", self.installation.key.encode())]
+        return self.carried(replace(request, fields=fields))
+
+    def exported(self) -> dict[str, dict[str, Any]]:
+        """What Butler has by id."""
+        with self.butler.lock:
+            return dict(self.butler.organisations[0].records)
+
+
+def register(installation: Installation, butler: IngestButler) -> None:
+    """By the product's own command."""
+    done = installation.run("register", "--token", butler.organisations[0].token, "--butler-url", butler.url)
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def butler_of_one() -> Iterator[IngestButler]:
+    """A Butler with one organisation."""
+    with serving(IngestButler([Organisation(TOKEN)])) as butler:
+        yield butler
+
+
+def on_lambda(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
+    """An installation's environment as a function has it: no port, no spool."""
+    return {name: value for name, value in environ.items() if name not in NOT_ON_LAMBDA} | settings
+
+
+@contextmanager
+def registered(server: LocalPostgres, folder: Path, provider_url: str) -> Iterator[tuple[Installation, IngestButler]]:
+    """An installation that nobody serves yet, and its Butler."""
+    with butler_of_one() as butler, installed(server, folder, provider_url) as made:
+        register(made, butler)
+        yield made, butler
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What entries are started on."""
+
+    server: LocalPostgres
+    provider_url: str
+    folder: Path
+    emulator: Callable[[], Path]
+    """Where AWS's emulator lies; it may skip the test."""
+
+
+Start = Callable[[Ground, ExitStack], Entry]
+
+
+def container(ground: Ground, undo: ExitStack) -> Entry:
+    """`steward serve` by socket, settled by its own process."""
+    butler = undo.enter_context(butler_of_one())
+    running: RunningSteward = undo.enter_context(
+        running_steward(ground.server, ground.folder, ground.provider_url, {"BATCH_INTERVAL": "100ms"})
+    )
+    register(running, butler)
+
+    def carried(request: Request) -> Message:
+        return call(running.port, request)
+
+    return Entry("container", running, butler, carried)
+
+
+def sandboxed(front: Front, name: str, **settings: str) -> Start:
+    """The buffered handler by the real runtime client in the sandbox that freezes."""
+
+    def start(ground: Ground, undo: ExitStack) -> Entry:
+        made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
+        sandbox = undo.enter_context(Sandbox(BUFFERED, on_lambda(made.environ, **settings), ground.folder / "sandbox"))
+        return of_sandbox(name, made, butler, sandbox, front)
+
+    return start
+
+
+def of_sandbox(name: str, made: Installation, butler: IngestButler, sandbox: Sandbox, front: Front) -> Entry:
+    """An entry over a sandbox of the buffered handler."""
+
+    def carried(request: Request) -> Message:
+        return front.message(sandbox.invoke(front.event(request)))
+
+    kept = joined if isinstance(front, FunctionUrl) else by_name
+    return Entry(
+        name,
+        replace(made, log=sandbox.log),
+        butler,
+        carried,
+        kept,
+        ADDED_NAMES,
+        buffered=True,
+        sandbox=sandbox,
+        front=front,
+        left=sandbox.left,
+    )
+
+
+def emulated(ground: Ground, undo: ExitStack) -> Entry:
+    """The same handler in AWS's own emulator."""
+    binary = ground.emulator()
+    made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
+    emulator = undo.enter_context(Emulator(binary, BUFFERED, on_lambda(made.environ), ground.folder / "emulator"))
+    front = Alb()
+
+    def carried(request: Request) -> Message:
+        return front.message(emulator.invoke(front.event(request)))
+
+    installation = replace(made, log=emulator.log)
+    return Entry(
+        "emulator",
+        installation,
+        butler,
+        carried,
+        by_name,
+        ADDED_NAMES,
+        buffered=True,
+        front=front,
+        left=emulator.left,
+    )
+
+
+def streaming(ground: Ground, undo: ExitStack) -> Entry:
+    """The streaming runtime in the sandbox, behind a Function URL."""
+    made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
+    sandbox = undo.enter_context(
+        Sandbox("handlers.aws_lambda_stream", on_lambda(made.environ), ground.folder / "sandbox", STREAMING[:-1])
+    )
+    return of_stream(made, butler, sandbox)
+
+
+def of_stream(made: Installation, butler: IngestButler, sandbox: Sandbox) -> Entry:
+    """An entry over a sandbox of the streaming runtime."""
+    front = FunctionUrl()
+
+    def carried(request: Request) -> Message:
+        return front.streamed(sandbox.begin(front.event(request)).answered())
+
+    return Entry(
+        "stream",
+        replace(made, log=sandbox.log),
+        butler,
+        carried,
+        joined,
+        ADDED_NAMES,
+        sandbox=sandbox,
+        front=front,
+        left=sandbox.left,
+    )
+
+
+ENTRIES: dict[str, Start] = {
+    "container": container,
+    "lambda behind a load balancer": sandboxed(Alb(), "alb"),
+    "lambda behind a function URL": sandboxed(FunctionUrl(), "url"),
+    "lambda that makes its caller wait": sandboxed(Alb(), "waits", AFTER_RESPONSE_WAIT="on"),
+    "lambda in the emulator": emulated,
+    "lambda that streams": streaming,
+}
+
+
+def request_id(answer: Message) -> str:
+    """By which the row is found."""
+    (value,) = (value for name, value in answer.ours() if name == b"x-majordomo-request-id")
+    return value.decode()

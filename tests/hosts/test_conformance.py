@@ -1,0 +1,157 @@
+"""One set of expectations for every host: what a caller sees, what is kept of his call, and what becomes of it.
+
+Each entry is started once and serves all of its tests; what a host cannot keep it says itself, in entries.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import orjson
+import pytest
+
+from steward.adapters.postgres_local import LocalPostgres
+from steward.exchange import BodyState, Outcome
+from tests.hosts.entries import ENTRIES, Entry, Ground, request_id
+from tests.servers.lambda_rie import emulator_or_skip
+from tests.servers.plain_http import Fields, Message, Request, call
+from tests.servers.provider import Provider
+from tests.servers.replay import Recording, recordings
+from tests.servers.waiting import eventually
+
+RECORDINGS = recordings()
+ABSENT = pytest.mark.skipif(not RECORDINGS, reason="no recordings lie beside this repository")
+CREDENTIALS: dict[str, Fields] = {
+    "openai": [(b"Authorization", b"Bearer sk-test")],
+    "anthropic": [(b"x-api-key", b"sk-ant-test"), (b"anthropic-version", b"2023-06-01")],
+    "gemini": [(b"x-goog-api-key", b"AIza-test")],
+}
+TAG: Fields = [(b"X-Majordomo-Suite", b"hosts")]
+
+
+@pytest.fixture(scope="module", params=list(ENTRIES))
+def entry(
+    request: pytest.FixtureRequest,
+    postgres_server: LocalPostgres,
+    provider: Provider,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Entry]:
+    ground = Ground(postgres_server, provider.url, tmp_path_factory.mktemp("entry"), emulator_or_skip)
+    with ExitStack() as undo:
+        yield ENTRIES[request.param](ground, undo)
+
+
+def of_recording(recording: Recording) -> Request:
+    """Its call, with a repeated field and an accepted coding."""
+    fields: Fields = [(b"X-Recording-Id", recording.id.encode()), *CREDENTIALS[recording.provider], *TAG]
+    fields += [(b"accept-encoding", b"gzip, br"), (b"X-Twice", b"b"), (b"User-Agent", b"plain/1"), (b"x-tWICE", b"a")]
+    if recording.content_type:
+        fields.append((b"Content-Type", recording.content_type.encode()))
+    if recording.provider == "anthropic" and recording.endpoint == "chat":  # OpenAI's own path: only a field can tell
+        fields.append((b"X-Majordomo-Provider", b"anthropic"))
+    return Request(recording.method.encode(), recording.target.encode(), fields, recording.request_body)
+
+
+def assert_unchanged(entry: Entry, provider: Provider, recording: Recording) -> str:
+    """One recording, directly and through the entry: the same request at the provider, the same answer. Its id."""
+    request = of_recording(recording)
+    provider.take()
+    direct = call(provider.port, request)
+    through = entry.call(request)
+    told_directly, told_by_steward = provider.take()
+    assert told_by_steward.target == told_directly.target
+    assert told_by_steward.message.body == told_directly.message.body
+    assert told_by_steward.message.ours() == []
+    sent = [each for each in told_by_steward.message.end_to_end() if each[0] not in entry.added]
+    assert entry.kept(sent) == entry.kept(told_directly.message.end_to_end())
+    assert through.status == direct.status
+    assert entry.kept(through.end_to_end()) == entry.kept(direct.end_to_end())
+    assert through.body == direct.body == recording.body
+    assert ours_of(through) <= {b"x-majordomo-request-id", *([b"x-majordomo-streaming"] if entry.buffered else [])}
+    return request_id(through)
+
+
+def ours_of(answer: Message) -> set[bytes]:
+    return {name for name, _ in answer.ours()}
+
+
+@ABSENT
+def test_every_recording_passes_unchanged_and_is_accounted_for_once(entry: Entry, provider: Provider) -> None:
+    """One row and one body each, exported to Butler, and no schedule has run."""
+    assert {recording.provider for recording in RECORDINGS.values()} == set(CREDENTIALS)
+    before = {record.id for record in entry.installation.rows()}
+    calls = {assert_unchanged(entry, provider, recording): recording for recording in RECORDINGS.values()}
+    assert len(calls) == len(RECORDINGS) > 200
+    records = {ident: entry.installation.settled(ident) for ident in calls}
+    assert {str(record.id) for record in entry.installation.rows() if record.id not in before} == set(calls)
+    for ident, record in records.items():
+        assert (record.outcome, record.body_state) == (Outcome.COMPLETE, BodyState.STORED), record
+        assert record.tags == {"Suite": "hosts"}
+        assert record.status_code == calls[ident].status
+        assert record.provider == calls[ident].provider
+    assert len({record.body_key for record in records.values()}) == len(records)
+    stored = [path for path in entry.installation.bodies.rglob("*") if path.is_file()]
+    assert len(stored) == len(entry.installation.rows())
+    eventually(lambda: is_exported(entry, set(calls)))
+
+
+def is_exported(entry: Entry, calls: set[str]) -> bool:
+    """Each as it is in the end."""
+    known = entry.exported()
+    return all(known.get(ident, {}).get("body_state") == "stored" for ident in calls)
+
+
+def test_the_body_that_is_kept_is_the_callers(entry: Entry, provider: Provider) -> None:
+    """Both sides of a call, read from the store."""
+    body = orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "héllo"}]})
+    fields = [*CREDENTIALS["openai"], (b"Content-Type", b"application/json")]
+    answer = entry.call(Request(b"POST", b"/v1/chat/completions", fields, body))
+    assert answer.status == 200
+    kept = orjson.dumps(entry.installation.body(entry.installation.settled(request_id(answer))))
+    assert "héllo".encode() in kept
+    assert b"sk-test" not in kept
+    assert entry.installation.key.encode() not in kept
+
+
+def test_nothing_of_a_call_is_left_for_the_next(entry: Entry) -> None:
+    """No file in the temporary folder, also after bodies that are large for the host, and no descriptor more."""
+    body = orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x" * 700_000}]})
+    fields = [*CREDENTIALS["openai"], (b"Content-Type", b"application/json")]
+    held: list[int] = []
+    for _ in range(4):
+        entry.installation.settled(request_id(entry.call(Request(b"POST", b"/v1/chat/completions", fields, body))))
+        if entry.sandbox is not None:
+            entry.sandbox.idle()
+            assert [path for path in entry.sandbox.descriptors().values() if "tmp" in path] == []
+            held.append(len(entry.sandbox.descriptors()))
+        assert entry.left() == []
+    assert held[1:] == held[:1] * len(held[1:])
+
+
+def test_no_key_no_call(entry: Entry, provider: Provider) -> None:
+    provider.take()
+    answer = entry.carried(Request(b"POST", b"/v1/chat/completions", CREDENTIALS["openai"], b"{}"))
+    assert answer.status == 401
+    assert provider.take() == []
+
+
+def test_it_writes_no_secret_and_no_content_anywhere(entry: Entry) -> None:
+    """Keys, credentials and words of calls, in all that the process wrote (F4)."""
+    canary = b"canary-of-a-caller-4711"
+    fields = [(b"Authorization", b"Bearer sk-" + canary), (b"Content-Type", b"application/json")]
+    body = orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": canary.decode()}]})
+    target = b"/v1/chat/completions?secret=" + canary
+    entry.installation.settled(request_id(entry.call(Request(b"POST", target, fields, body))))
+    said = entry.installation.said()
+    assert said
+    assert canary not in said
+    assert entry.installation.key.encode() not in said
+
+
+def test_gzip_is_only_a_coding(entry: Entry) -> None:
+    """A compressed request reaches the provider as it was sent."""
+    body = gzip.compress(b'{"model": "gpt-4o"}', mtime=0)
+    fields = [*CREDENTIALS["openai"], (b"Content-Type", b"application/json"), (b"Content-Encoding", b"gzip")]
+    assert entry.call(Request(b"POST", b"/v1/chat/completions", fields, body)).status == 200
