@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from steward.adapters.postgres_local import LocalPostgres
-from tests.hosts.fronts import ADDED_NAMES, Alb, Front, FunctionUrl, by_name, joined
+from tests.hosts.fronts import ADDED_NAMES, Alb, Front, FunctionUrl, StreamingUrl, by_name, fields_of, joined
 from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.lambda_rie import Emulator
-from tests.servers.lambda_sandbox import Sandbox
+from tests.servers.lambda_sandbox import Answered, Sandbox
 from tests.servers.plain_http import Fields, Message, Request, call
 from tests.servers.steward import Installation, RunningSteward, installed, running_steward
 
@@ -51,6 +51,10 @@ class Entry:
     """Streams arrive whole."""
     sandbox: Sandbox | None = None
     front: Front | None = None
+    handed: Callable[[Any], Any] | None = None
+    """Hands an event over and gives the function's answer; None where callers come by socket."""
+    port: int = 0
+    """Where they do."""
     left: Callable[[], list[str]] = list
     """What lies in the host's temporary folder."""
 
@@ -116,7 +120,12 @@ def container(ground: Ground, undo: ExitStack) -> Entry:
     def carried(request: Request) -> Message:
         return call(running.port, request)
 
-    return Entry("container", running, butler, carried)
+    return Entry("container", running, butler, carried, port=running.port)
+
+
+def over_events(front: Front, handed: Callable[[Any], Any]) -> Call:
+    """A request as an event, and what comes of it as an answer."""
+    return lambda request: front.message(handed(front.event(request, fields_of(request))))
 
 
 def sandboxed(front: Front, name: str, **settings: str) -> Start:
@@ -133,20 +142,18 @@ def sandboxed(front: Front, name: str, **settings: str) -> Start:
 def of_sandbox(name: str, made: Installation, butler: IngestButler, sandbox: Sandbox, front: Front) -> Entry:
     """An entry over a sandbox of the buffered handler."""
 
-    def carried(request: Request) -> Message:
-        return front.message(sandbox.invoke(front.event(request)))
-
     kept = joined if isinstance(front, FunctionUrl) else by_name
     return Entry(
         name,
         replace(made, log=sandbox.log),
         butler,
-        carried,
+        over_events(front, sandbox.invoke),
         kept,
         ADDED_NAMES,
         buffered=True,
         sandbox=sandbox,
         front=front,
+        handed=sandbox.invoke,
         left=sandbox.left,
     )
 
@@ -157,20 +164,17 @@ def emulated(ground: Ground, undo: ExitStack) -> Entry:
     made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
     emulator = undo.enter_context(Emulator(binary, BUFFERED, on_lambda(made.environ), ground.folder / "emulator"))
     front = Alb()
-
-    def carried(request: Request) -> Message:
-        return front.message(emulator.invoke(front.event(request)))
-
     installation = replace(made, log=emulator.log)
     return Entry(
         "emulator",
         installation,
         butler,
-        carried,
+        over_events(front, emulator.invoke),
         by_name,
         ADDED_NAMES,
         buffered=True,
         front=front,
+        handed=emulator.invoke,
         left=emulator.left,
     )
 
@@ -186,20 +190,21 @@ def streaming(ground: Ground, undo: ExitStack) -> Entry:
 
 def of_stream(made: Installation, butler: IngestButler, sandbox: Sandbox) -> Entry:
     """An entry over a sandbox of the streaming runtime."""
-    front = FunctionUrl()
+    front = StreamingUrl()
 
-    def carried(request: Request) -> Message:
-        return front.streamed(sandbox.begin(front.event(request)).answered())
+    def handed(event: Any) -> Answered:
+        return sandbox.begin(event).answered()
 
     return Entry(
         "stream",
         replace(made, log=sandbox.log),
         butler,
-        carried,
+        over_events(front, handed),
         joined,
         ADDED_NAMES,
         sandbox=sandbox,
         front=front,
+        handed=handed,
         left=sandbox.left,
     )
 

@@ -33,8 +33,8 @@ TEXT = (b"text/", b"application/json", b"application/javascript", b"application/
 class Front(Protocol):
     """One of them."""
 
-    def event(self, request: Request) -> dict[str, Any]:
-        """What the function is handed."""
+    def event(self, request: Request, fields: Fields) -> dict[str, Any]:
+        """What the function is handed: the request under these fields, which `fields_of` has of a good one."""
 
     def message(self, answer: Any) -> Message:
         """What the caller gets of a whole answer."""
@@ -106,8 +106,8 @@ class Alb:
     def __init__(self, multi: bool = True) -> None:
         self.multi = multi
 
-    def event(self, request: Request) -> dict[str, Any]:
-        headers, queries = _grouped(fields_of(request)), _queries(request.target)
+    def event(self, request: Request, fields: Fields) -> dict[str, Any]:
+        headers, queries = _grouped(fields), _queries(request.target)
         group = "arn:aws:elasticloadbalancing:eu-central-1:000000000000:targetgroup/steward/0123456789abcdef"
         several: dict[str, Any] = {"multiValueQueryStringParameters": queries, "multiValueHeaders": headers}
         single: dict[str, Any] = {
@@ -137,8 +137,8 @@ class Alb:
 class FunctionUrl:
     """A Function URL: payload version 2.0, repeats joined by commas, cookies apart."""
 
-    def event(self, request: Request) -> dict[str, Any]:
-        grouped = _grouped(fields_of(request))
+    def event(self, request: Request, fields: Fields) -> dict[str, Any]:
+        grouped = _grouped(fields)
         cookies = [each for line in grouped.pop("cookie", []) for each in line.split("; ")]
         path = _path(request.target)
         http = {"method": request.method.decode("latin-1"), "path": path, "protocol": "HTTP/1.1"}
@@ -173,21 +173,26 @@ class FunctionUrl:
         cookies = [(b"set-cookie", each.encode("latin-1")) for each in answer.get("cookies", [])]
         return _message(int(answer["statusCode"]), [*_told(answer["headers"]), *cookies], _octets(answer))
 
-    def streamed(self, answered: Answered) -> Message:
-        """What the caller has in the end of a streamed answer."""
-        prelude = answered.prelude()
+
+class StreamingUrl(FunctionUrl):
+    """The same in the mode RESPONSE_STREAM."""
+
+    def message(self, answer: Answered) -> Message:
+        """What the caller has in the end."""
+        prelude = answer.prelude()
         fields = [*_told(prelude.get("headers", {}))]
         fields += [(b"set-cookie", each.encode("latin-1")) for each in prelude.get("cookies", [])]
-        return _message(int(prelude["statusCode"]), fields, answered.streamed())
+        return _message(int(prelude["statusCode"]), fields, answer.streamed())
 
 
 def joined(fields: Fields) -> Fields:
-    """Repeats as a Function URL spells them, sorted by name; cookies stay apart."""
+    """Repeats as one line, however its commas are spaced, sorted by name; cookies stay apart."""
     grouped: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         grouped.setdefault(name, []).append(value)
     apart = [(b"set-cookie", value) for value in grouped.pop(b"set-cookie", [])]
-    return sorted([*((name, b",".join(values)) for name, values in grouped.items()), *apart])
+    spelled = ((name, b",".join(values).replace(b", ", b",")) for name, values in grouped.items())
+    return sorted([*spelled, *apart])
 
 
 def by_name(fields: Fields) -> Fields:

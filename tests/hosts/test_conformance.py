@@ -8,16 +8,20 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from io import BytesIO
 
 import orjson
 import pytest
 
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import BodyState, Outcome, Record
+from tests.hostile.test_desync import REFUSED, START, STARTS
 from tests.hosts.entries import ENTRIES, Entry, Ground, request_id
+from tests.hosts.fronts import joined
 from tests.servers.lambda_rie import emulator_or_skip
-from tests.servers.plain_http import Fields, Message, Request, call
+from tests.servers.plain_http import Fields, Message, Request, call, read_answer
 from tests.servers.provider import Provider
+from tests.servers.raw_caller import say
 from tests.servers.replay import Recording, recordings
 from tests.servers.waiting import eventually
 
@@ -91,7 +95,8 @@ def test_every_recording_passes_unchanged_and_is_accounted_for_once(entry: Entry
         assert record.tags == {"Suite": "hosts"}
         assert record.status_code == calls[ident].status
         assert record.provider == calls[ident].provider
-    assert len({record.body_key for record in records.values()}) == len(records)
+    keys = [record.body_key for record in records.values() if record.body_state is BodyState.STORED]
+    assert len(set(keys)) == len(keys)
     stored = [path for path in entry.installation.bodies.rglob("*") if path.is_file()]
     assert len(stored) == sum(record.body_key is not None for record in entry.installation.rows())
     eventually(lambda: is_exported(entry, records))
@@ -160,3 +165,98 @@ def test_gzip_is_only_a_coding(entry: Entry) -> None:
     body = gzip.compress(b'{"model": "gpt-4o"}', mtime=0)
     fields = [*CREDENTIALS["openai"], (b"Content-Type", b"application/json"), (b"Content-Encoding", b"gzip")]
     assert entry.call(Request(b"POST", b"/v1/chat/completions", fields, body)).status == 200
+
+
+# F9: the table of tests/hostile/test_desync.py, and where an event cannot say what a line of it does
+
+CANARY = b"caller-of-the-gate"
+NO_EVENT = {
+    "a line without a colon": "a field of an event has a name and a value",
+    "no version": "an event names no version",
+    "HTTP/2": "an event names no version",
+    "HTTP/0.9 disguised": "an event names no version",
+    "a tab": "an event has a method and a path, and nothing between them",
+}
+
+
+def head_of(lines: list[bytes], key: str) -> Fields:
+    """A good head's fields and those of the lines; a folded line is part of the value before it, as it stands."""
+    fields: Fields = [
+        (b"host", b"steward.test"),
+        (b"x-majordomo-key", key.encode()),
+        (b"authorization", b"Bearer sk-test"),
+        (b"x-canary", CANARY),
+    ]
+    for line in lines:
+        if line.startswith(b" "):
+            name, value = fields.pop()
+            fields.append((name, value + b"\r\n" + line))
+        else:
+            name, _, value = line.partition(b":")
+            fields.append((name, value.strip(b" \t")))
+    return fields
+
+
+def octets_of(start: bytes, lines: list[bytes], body: bytes, key: str) -> bytes:
+    """The same on a wire."""
+    good = [b"Host: steward.test", b"X-Majordomo-Key: " + key.encode(), b"Authorization: Bearer sk-test"]
+    return b"\r\n".join([start, *good, b"x-canary: " + CANARY, *lines]) + b"\r\n\r\n" + body
+
+
+def verdict(entry: Entry, start: bytes, lines: list[bytes], body: bytes) -> Message:
+    """What the entry says to a head."""
+    key = entry.installation.key
+    if entry.handed is None or entry.front is None:
+        heard = say(entry.port, octets_of(start, lines, body, key))
+        assert len(heard.statuses) == 1
+        return read_answer(BytesIO(heard.octets), b"POST")
+    method, target, _ = start.split(b" ")
+    event = entry.front.event(Request(method, target, [], body), head_of(lines, key))
+    return entry.front.message(entry.handed(event))
+
+
+def assert_refused(entry: Entry, provider: Provider, status: int, answer: Message) -> None:
+    """With that status, in our own words; nothing reached the provider, and the next call is served."""
+    assert answer.status == status
+    assert b"x-majordomo-error" in ours_of(answer)
+    assert orjson.loads(answer.body)["error"]["message"]
+    assert provider.take() == []
+    assert entry.call(Request(b"POST", b"/v1/chat/completions", CREDENTIALS["openai"], b"{}")).status == 200
+    provider.take()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_head_that_could_be_read_in_two_ways_is_refused(entry: Entry, provider: Provider, name: str) -> None:
+    if entry.handed is not None and name in NO_EVENT:
+        pytest.skip(NO_EVENT[name])
+    status, lines, body = REFUSED[name]
+    provider.take()
+    assert_refused(entry, provider, status, verdict(entry, START, lines, body))
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_first_line_that_could_lead_elsewhere_is_refused(entry: Entry, provider: Provider, name: str) -> None:
+    if entry.handed is not None and name in NO_EVENT:
+        pytest.skip(NO_EVENT[name])
+    provider.take()
+    answer = verdict(entry, STARTS[name], [b"Content-Length: 2", b"Connection: close"], b"{}")
+    assert_refused(entry, provider, 400, answer)
+
+
+@pytest.mark.parametrize(
+    "line", [b"Host: other.test", b"x-majordomo-key: mdm_sk_other", b"authorization: Bearer sk-other"]
+)
+def test_two_of_what_must_be_one_are_refused(entry: Entry, provider: Provider, line: bytes) -> None:
+    if entry.kept is joined:
+        pytest.skip("a function URL joins repeats with a comma before anyone sees that there were two")
+    provider.take()
+    answer = verdict(entry, START, [line, b"Content-Length: 2", b"Connection: close"], b"{}")
+    assert_refused(entry, provider, 400, answer)
+
+
+def test_what_a_caller_says_of_where_he_comes_from_is_not_believed(entry: Entry, provider: Provider) -> None:
+    """Fields that a front or a proxy would set are a caller's word where he sets them: they name nobody in a row."""
+    fields = [*CREDENTIALS["openai"], (b"Forwarded", b"for=192.0.2.1"), (b"X-Real-Ip", b"192.0.2.1")]
+    answer = entry.call(Request(b"POST", b"/v1/chat/completions", fields, b"{}"))
+    assert answer.status == 200
+    assert "192.0.2.1" not in repr(entry.installation.settled(request_id(answer)))
