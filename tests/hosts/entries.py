@@ -19,10 +19,10 @@ from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.lambda_rie import Emulator
 from tests.servers.lambda_sandbox import Answered, Sandbox
 from tests.servers.plain_http import Fields, Message, Request, call
-from tests.servers.steward import Installation, RunningSteward, installed, running_steward
+from tests.servers.steward import Installation, RunningSteward, installed, served
 
 BUFFERED = "handlers.aws_lambda.handler"
-STREAMING = (sys.executable, "-m", "handlers.aws_lambda_stream")
+STREAMING = (sys.executable, "-m")
 NOT_ON_LAMBDA = ("HOST", "PORT", "SPOOL_DIR", "SHUTDOWN_DELAY", "TMPDIR")
 TOKEN = "mdm_st_0" + "t" * 32
 
@@ -97,11 +97,12 @@ def registered(server: LocalPostgres, folder: Path, provider_url: str) -> Iterat
 
 @dataclass(frozen=True)
 class Ground:
-    """What entries are started on."""
+    """What an entry is started on: one installation serves all of them, one after the other."""
 
-    server: LocalPostgres
-    provider_url: str
+    made: Installation
+    butler: IngestButler
     folder: Path
+    """Of the entry's own."""
     emulator: Callable[[], Path]
     """Where AWS's emulator lies; it may skip the test."""
 
@@ -111,16 +112,18 @@ Start = Callable[[Ground, ExitStack], Entry]
 
 def container(ground: Ground, undo: ExitStack) -> Entry:
     """`steward serve` by socket, settled by its own process."""
-    butler = undo.enter_context(butler_of_one())
-    running: RunningSteward = undo.enter_context(
-        running_steward(ground.server, ground.folder, ground.provider_url, {"BATCH_INTERVAL": "100ms"})
-    )
-    register(running, butler)
+    made = settled_at_once(ground.made, ground.folder / "log")
+    running: RunningSteward = undo.enter_context(served(made))
 
     def carried(request: Request) -> Message:
         return call(running.port, request)
 
-    return Entry("container", running, butler, carried, port=running.port)
+    return Entry("container", running, ground.butler, carried, port=running.port)
+
+
+def settled_at_once(made: Installation, log: Path) -> Installation:
+    """With a settler that does not let anybody wait."""
+    return replace(made, environ={**made.environ, "BATCH_INTERVAL": "100ms"}, log=log)
 
 
 def over_events(front: Front, handed: Callable[[Any], Any]) -> Call:
@@ -132,9 +135,9 @@ def sandboxed(front: Front, name: str, **settings: str) -> Start:
     """The buffered handler by the real runtime client in the sandbox that freezes."""
 
     def start(ground: Ground, undo: ExitStack) -> Entry:
-        made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
-        sandbox = undo.enter_context(Sandbox(BUFFERED, on_lambda(made.environ, **settings), ground.folder / "sandbox"))
-        return of_sandbox(name, made, butler, sandbox, front)
+        environ = on_lambda(ground.made.environ, **settings)
+        sandbox = undo.enter_context(Sandbox(BUFFERED, environ, ground.folder))
+        return of_sandbox(name, ground.made, ground.butler, sandbox, front)
 
     return start
 
@@ -161,14 +164,12 @@ def of_sandbox(name: str, made: Installation, butler: IngestButler, sandbox: San
 def emulated(ground: Ground, undo: ExitStack) -> Entry:
     """The same handler in AWS's own emulator."""
     binary = ground.emulator()
-    made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
-    emulator = undo.enter_context(Emulator(binary, BUFFERED, on_lambda(made.environ), ground.folder / "emulator"))
+    emulator = undo.enter_context(Emulator(binary, BUFFERED, on_lambda(ground.made.environ), ground.folder))
     front = Alb()
-    installation = replace(made, log=emulator.log)
     return Entry(
         "emulator",
-        installation,
-        butler,
+        replace(ground.made, log=emulator.log),
+        ground.butler,
         over_events(front, emulator.invoke),
         by_name,
         ADDED_NAMES,
@@ -181,11 +182,9 @@ def emulated(ground: Ground, undo: ExitStack) -> Entry:
 
 def streaming(ground: Ground, undo: ExitStack) -> Entry:
     """The streaming runtime in the sandbox, behind a Function URL."""
-    made, butler = undo.enter_context(registered(ground.server, ground.folder, ground.provider_url))
-    sandbox = undo.enter_context(
-        Sandbox("handlers.aws_lambda_stream", on_lambda(made.environ), ground.folder / "sandbox", STREAMING[:-1])
-    )
-    return of_stream(made, butler, sandbox)
+    environ = on_lambda(ground.made.environ)
+    sandbox = undo.enter_context(Sandbox("handlers.aws_lambda_stream", environ, ground.folder, STREAMING))
+    return of_stream(ground.made, ground.butler, sandbox)
 
 
 def of_stream(made: Installation, butler: IngestButler, sandbox: Sandbox) -> Entry:

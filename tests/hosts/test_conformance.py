@@ -16,13 +16,15 @@ import pytest
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import BodyState, Outcome, Record
 from tests.hostile.test_desync import REFUSED, START, STARTS
-from tests.hosts.entries import ENTRIES, Entry, Ground, request_id
+from tests.hosts.entries import ENTRIES, Entry, Ground, registered, request_id
 from tests.hosts.fronts import joined
+from tests.servers.ingest_butler import IngestButler
 from tests.servers.lambda_rie import emulator_or_skip
 from tests.servers.plain_http import Fields, Message, Request, call, read_answer
 from tests.servers.provider import Provider
 from tests.servers.raw_caller import say
 from tests.servers.replay import Recording, recordings
+from tests.servers.steward import Installation
 from tests.servers.waiting import eventually
 
 RECORDINGS = recordings()
@@ -32,17 +34,26 @@ CREDENTIALS: dict[str, Fields] = {
     "anthropic": [(b"x-api-key", b"sk-ant-test"), (b"anthropic-version", b"2023-06-01")],
     "gemini": [(b"x-goog-api-key", b"AIza-test")],
 }
+MOST_ROWS = 100_000
 TAG: Fields = [(b"X-Majordomo-Suite", b"hosts")]
+
+
+@pytest.fixture(scope="module")
+def house(
+    postgres_server: LocalPostgres, provider: Provider, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Installation, IngestButler]]:
+    """One installation for every entry, and its Butler."""
+    with registered(postgres_server, tmp_path_factory.mktemp("hosts"), provider.url) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=list(ENTRIES))
 def entry(
     request: pytest.FixtureRequest,
-    postgres_server: LocalPostgres,
-    provider: Provider,
+    house: tuple[Installation, IngestButler],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Entry]:
-    ground = Ground(postgres_server, provider.url, tmp_path_factory.mktemp("entry"), emulator_or_skip)
+    ground = Ground(*house, tmp_path_factory.mktemp("entry"), emulator_or_skip)
     with ExitStack() as undo:
         yield ENTRIES[request.param](ground, undo)
 
@@ -85,11 +96,11 @@ def ours_of(answer: Message) -> set[bytes]:
 def test_every_recording_passes_unchanged_and_is_accounted_for_once(entry: Entry, provider: Provider) -> None:
     """One row and one body each, exported to Butler, and no schedule has run."""
     assert {recording.provider for recording in RECORDINGS.values()} == set(CREDENTIALS)
-    before = {record.id for record in entry.installation.rows()}
+    before = {record.id for record in entry.installation.rows(MOST_ROWS)}
     calls = {assert_unchanged(entry, provider, recording): recording for recording in RECORDINGS.values()}
     assert len(calls) == len(RECORDINGS) > 200
     records = {ident: entry.installation.settled(ident) for ident in calls}
-    assert {str(record.id) for record in entry.installation.rows() if record.id not in before} == set(calls)
+    assert {str(record.id) for record in entry.installation.rows(MOST_ROWS) if record.id not in before} == set(calls)
     for ident, record in records.items():
         assert (record.outcome, record.body_state) == (Outcome.COMPLETE, kept_of(calls[ident])), calls[ident].id
         assert record.tags == {"Suite": "hosts"}
@@ -98,7 +109,7 @@ def test_every_recording_passes_unchanged_and_is_accounted_for_once(entry: Entry
     keys = [record.body_key for record in records.values() if record.body_state is BodyState.STORED]
     assert len(set(keys)) == len(keys)
     stored = [path for path in entry.installation.bodies.rglob("*") if path.is_file()]
-    assert len(stored) == sum(record.body_key is not None for record in entry.installation.rows())
+    assert len(stored) == sum(record.body_key is not None for record in entry.installation.rows(MOST_ROWS))
     eventually(lambda: is_exported(entry, records))
 
 

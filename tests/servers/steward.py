@@ -121,8 +121,14 @@ def running_steward(
 
     `settings` win over what is set here. A process that the block itself ended is left at that.
     """
-    with installed(server, folder, provider_url, settings) as made, ExitStack() as undo:
-        process = undo.enter_context(serving(made.environ, made.log))
+    with installed(server, folder, provider_url, settings) as made, served(made) as running:
+        yield running
+
+
+@contextmanager
+def served(made: Installation) -> Iterator[RunningSteward]:
+    """`steward serve` on an installation, until the block ends."""
+    with serving(made.environ, made.log) as process:
         known = {each.name: getattr(made, each.name) for each in fields(made)}
         yield RunningSteward(**known, port=_port_once_ready(process, made.log), process=process)
 
