@@ -15,7 +15,7 @@ from steward.adapters.memory import MemoryDirectory, MemoryLedger
 from steward.adapters.memory_outbox import MemoryOutbox
 from steward.errors import LedgerUnavailable
 from steward.exchange import LOCAL_ORG, BodyState, Record
-from steward.export import Exporter, ExportLimits, Ways
+from steward.export import Clocks, Exporter, ExportLimits, Ways
 from steward.export_record import ExportRules
 from steward.metric_files import temporary_board
 from steward.metrics import ExportMetrics
@@ -415,3 +415,40 @@ def test_what_is_sent_is_nothing_but_records(house: House) -> None:
     assert [set(body) for body in bodies] == [{"records"}]
     assert b"CANARY" not in b"".join(house.butler.bodies)
     assert {each["raw_metadata"]["Feature"] for each in bodies[0]["records"]} == {"search"}
+
+
+# on hosts that run by the call
+
+
+def test_called_by_the_host_it_sends_all_that_is_due_and_returns(house: House) -> None:
+    one, other = house.register(0), house.register(1)
+    mine, others = house.rows(one, 25), house.rows(other, 3)
+    house.exporter.drain(float("inf"))
+    assert set(house.taken(0)) == ids(mine) and set(house.taken(1)) == ids(others)
+    house.exporter.drain(float("inf"))
+    assert len(house.butler.organisations[0].batches) == 3
+
+
+def test_after_its_time_no_batch_begins(house: House) -> None:
+    house.rows(house.register(), 5)
+    house.exporter.drain(float("-inf"))
+    assert house.butler.heard == []
+
+
+def test_a_butler_that_is_away_is_left_alone_for_a_while_and_holds_up_no_other(house: House, said: Said) -> None:
+    now = [0.0]
+    ways, clocks = Ways(house.directory, house.outbox, house.open), Clocks(lambda: now[0], lambda: 1.0)
+    house.made.append(exporter := Exporter(ways, RULES, LIMITS, clocks=clocks))
+    away, there = house.register(0), house.register(1)
+    waiting, made = house.rows(away, 2), house.rows(there, 2)
+    token = house.butler.organisations[0].token
+    house.butler.fault = lambda path, asked: "fail" if asked == token and path.endswith("/metadata") else None
+    for _ in range(5):
+        exporter.drain(float("inf"))
+    assert set(house.taken(1)) == ids(made) and house.taken(0) == {}
+    tried = [path for path, asked in house.butler.heard if asked == token and path.endswith("/metadata")]
+    assert len(tried) == 1 == len(said.lines("task_failed"))
+    house.butler.fault = lambda path, asked: None
+    now[0] += 2.0
+    exporter.drain(float("inf"))
+    assert set(house.taken(0)) == ids(waiting)

@@ -139,16 +139,16 @@ class ByCall:
     def _turn(self, until: float) -> None:
         began = time.monotonic()
         steps: dict[str, Callable[[], None]] = {
-            "stores_not_looked_up": self._around.before,
-            "settle_failed": lambda: self._settle(began + (until - began) * _OF_THE_TURN),
-            "export_failed": lambda: self._around.export(until),
-            "turn_failed": lambda: self._around.after() if time.monotonic() < until else None,
+            "stores": self._around.before,
+            "settle": lambda: self._settle(began + (until - began) * _OF_THE_TURN),
+            "export": lambda: self._around.export(until),
+            "prices": lambda: self._around.after() if time.monotonic() < until else None,
         }
-        for event, step in steps.items():
+        for task, step in steps.items():
             try:
                 step()
             except Exception as exc:  # a step that fails must not end those after it, nor the next turn
-                log.error(event, exc)
+                log.error("turn_failed", exc, task=task)
 
     def _settle(self, until: float) -> None:
         with self._lock:
@@ -159,8 +159,10 @@ class ByCall:
             self._kept += fresh
             kept = list(self._kept)
         self._put([each.settling for each in kept if each.settling.record.body_state is BodyState.PENDING], until)
-        self._write(kept, time.monotonic())
-        self._keep_bounds()
+        try:
+            self._write(kept, time.monotonic())
+        finally:
+            self._keep_bounds()
 
     def _put(self, settling: Sequence[Settling], until: float) -> None:
         """Bodies to their stores; goes on without them at `until`. One batch at a time: a store that hangs has one."""

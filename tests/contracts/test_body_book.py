@@ -102,3 +102,20 @@ def test_what_was_marked_is_stored_when_it_is_found_again(books: Books) -> None:
     books.book.mark(books.book.of([record.id]), BodyState.LOST)
     books.written(stored(id=record.id))
     assert books.row(record) == (BodyState.STORED, 3)
+
+
+def test_bodies_that_wait_since_before_a_moment_are_found_oldest_first(books: Books) -> None:
+    days = [NOON + timedelta(days=day) for day in (-5, -3, -4, 0)]
+    old, late, older, new = books.written(
+        *(
+            a_record(id=new_id(day), org_id=org, body_state=BodyState.PENDING)
+            for day, org in zip(days, [ORG, OTHER_ORG] * 2, strict=True)
+        )
+    )
+    books.written(stored(id=new_id(days[0])), a_record(id=new_id(days[0]), body_state=BodyState.FAILED))
+    before = NOON - timedelta(days=1)
+    assert [row.id for row in books.book.stuck(before, 10)] == [old.id, older.id, late.id]
+    assert [row.id for row in books.book.stuck(before, 1)] == [old.id]
+    assert books.book.mark(books.book.stuck(before, 10), BodyState.FAILED) == 3
+    assert books.book.stuck(before, 10) == []
+    assert books.row(new) == (BodyState.PENDING, 1)

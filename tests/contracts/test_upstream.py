@@ -364,6 +364,26 @@ def test_an_idle_connection_is_given_up(way: Way) -> None:
 
 
 @every_way
+def test_what_rests_is_given_up_when_it_is_told_to_and_what_runs_is_not(way: Way) -> None:
+    """After a freeze the other side may have gone, and a POST that was written into that is lost."""
+
+    async def story() -> None:
+        async with way.open() as (upstream, provider):
+            await fetch(upstream, provider)
+            upstream.forget_idle()
+            await closed(provider)
+            await fetch(upstream, provider)
+            assert provider.connections == 2
+            running = await send(upstream, call(provider.origin, "honest", b"canary"))
+            upstream.forget_idle()
+            await read(running)
+            upstream.forget_idle()
+            upstream.forget_idle()
+
+    way.run(story)
+
+
+@every_way
 def test_an_old_connection_is_given_up(way: Way) -> None:
     """Case 12: after `max_age_s` (here: before its first call), however busy."""
 

@@ -178,6 +178,8 @@ def test_only_tables_that_this_release_uses(postgres: Database) -> None:
         "instance_secrets",
         "storage_configs",
         "provider_keys",
+        "price_list",
+        "llm_requests_pending",
         "approvals",
         "steward_schema",
         "view_tokens",
