@@ -88,9 +88,11 @@ def on_lambda(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def registered(server: LocalPostgres, folder: Path, provider_url: str) -> Iterator[tuple[Installation, IngestButler]]:
-    """An installation that nobody serves yet, and its Butler."""
-    with butler_of_one() as butler, installed(server, folder, provider_url) as made:
+def registered(
+    server: LocalPostgres, folder: Path, provider_url: str, tcp: bool = False
+) -> Iterator[tuple[Installation, IngestButler]]:
+    """An installation that nobody serves yet, and its Butler. `tcp`: see `installed`."""
+    with butler_of_one() as butler, installed(server, folder, provider_url, tcp=tcp) as made:
         register(made, butler)
         yield made, butler
 

@@ -135,10 +135,20 @@ def served(made: Installation) -> Iterator[RunningSteward]:
 
 @contextmanager
 def installed(
-    server: LocalPostgres, folder: Path, provider_url: str, settings: Mapping[str, str] | None = None
+    server: LocalPostgres,
+    folder: Path,
+    provider_url: str,
+    settings: Mapping[str, str] | None = None,
+    tcp: bool = False,
 ) -> Iterator[Installation]:
-    """Migrates a new database and makes a key; nobody serves it. `settings` win over what is set here."""
+    """Migrates a new database and makes a key; nobody serves it. `settings` win over what is set here.
+
+    `tcp`: by 127.0.0.1, whose port stays the same when the server is started again.
+    """
     address = new_database(server)
+    if tcp:
+        assert server.tcp_port is not None
+        address = replace(address, host="127.0.0.1", port=server.tcp_port)
     environ = {**_environ(address, folder, provider_url), **(settings or {})}
     _expect_success(run_command(environ, "migrate"))
     created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
