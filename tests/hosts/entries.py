@@ -55,6 +55,8 @@ class Entry:
     """Hands an event over and gives the function's answer; None where callers come by socket."""
     port: int = 0
     """Where they do."""
+    sample: bool = False
+    """Differs from another entry so little that one recording of each kind is enough."""
     left: Callable[[], list[str]] = list
     """What lies in the host's temporary folder."""
 
@@ -139,7 +141,8 @@ def sandboxed(front: Front, name: str, **settings: str) -> Start:
     def start(ground: Ground, undo: ExitStack) -> Entry:
         environ = on_lambda(ground.made.environ, **settings)
         sandbox = undo.enter_context(Sandbox(BUFFERED, environ, ground.folder))
-        return of_sandbox(name, ground.made, ground.butler, sandbox, front)
+        entry = of_sandbox(name, ground.made, ground.butler, sandbox, front)
+        return replace(entry, sample=name != "alb")
 
     return start
 

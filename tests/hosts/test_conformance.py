@@ -97,8 +97,9 @@ def test_every_recording_passes_unchanged_and_is_accounted_for_once(entry: Entry
     """One row and one body each, exported to Butler, and no schedule has run."""
     assert {recording.provider for recording in RECORDINGS.values()} == set(CREDENTIALS)
     before = {record.id for record in entry.installation.rows(MOST_ROWS)}
-    calls = {assert_unchanged(entry, provider, recording): recording for recording in RECORDINGS.values()}
-    assert len(calls) == len(RECORDINGS) > 200
+    tried = sample() if entry.sample else list(RECORDINGS.values())
+    calls = {assert_unchanged(entry, provider, recording): recording for recording in tried}
+    assert len(calls) == len(tried) > 20
     records = {ident: entry.installation.settled(ident) for ident in calls}
     assert {str(record.id) for record in entry.installation.rows(MOST_ROWS) if record.id not in before} == set(calls)
     for ident, record in records.items():
@@ -111,6 +112,12 @@ def test_every_recording_passes_unchanged_and_is_accounted_for_once(entry: Entry
     stored = [path for path in entry.installation.bodies.rglob("*") if path.is_file()]
     assert len(stored) == sum(record.body_key is not None for record in entry.installation.rows(MOST_ROWS))
     eventually(lambda: is_exported(entry, records))
+
+
+def sample() -> list[Recording]:
+    """One of each provider, kind of call, framing, coding and status."""
+    kinds = {(r.provider, r.endpoint, r.chunked, r.body == r.decoded, r.status): r for r in RECORDINGS.values()}
+    return list(kinds.values())
 
 
 def kept_of(recording: Recording) -> BodyState:

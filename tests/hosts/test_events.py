@@ -53,15 +53,15 @@ def entries(
         }
 
 
-def told(entry: Entry, provider: Provider, event: Any) -> Received:
-    """What the provider was asked because of an event that was served."""
+def told(entry: Entry, provider: Provider, event: Any, status: int = 200) -> Received:
+    """What the provider was asked because of an event, which it answered with `status`."""
     assert entry.handed is not None
     assert entry.front is not None
     provider.take()
     answer = entry.front.message(entry.handed(event))
-    assert answer.status == 200, answer.body
+    assert answer.status == status, answer.body
     (received,) = provider.take()
-    assert entry.installation.settled(request_id(answer)).status_code == 200
+    assert entry.installation.settled(request_id(answer)).status_code == status
     return received
 
 
@@ -89,8 +89,9 @@ def test_a_load_balancers_event_without_multiple_values(entries: dict[str, Entry
 
 
 def test_a_body_in_base64(entries: dict[str, Entry], provider: Provider) -> None:
+    """A form with a file; the stand-in for the provider has no transcriptions, and says so."""
     entry = entries["alb"]
-    received = told(entry, provider, read("alb_base64", entry.installation.key))
+    received = told(entry, provider, read("alb_base64", entry.installation.key), 404)
     assert received.message.body == MULTIPART
     assert values(received, b"content-type") == [b"multipart/form-data; boundary=----x"]
 
@@ -143,7 +144,9 @@ def test_the_last_forwarded_address_is_the_callers(entries: dict[str, Entry], pr
     """The load balancer's own word; what stands before it is the caller's."""
     entry = entries["alb"]
     assert entry.handed is not None
+    assert entry.sandbox is not None
     answer = Alb().message(entry.handed(read("alb_multi_value", entry.installation.key)))
+    entry.sandbox.idle()
     said = entry.installation.said()
     assert request_id(answer).encode() in said
     assert b"203.0.113.9" not in said
