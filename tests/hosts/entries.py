@@ -15,9 +15,11 @@ from typing import Any
 
 from steward.adapters.postgres_local import LocalPostgres
 from tests.hosts.fronts import ADDED_NAMES, Alb, Front, FunctionUrl, StreamingUrl, by_name, fields_of, joined
+from tests.servers.function import ON_GOOGLE, function
 from tests.servers.ingest_butler import IngestButler, Organisation, serving
 from tests.servers.lambda_rie import Emulator
 from tests.servers.lambda_sandbox import Answered, Sandbox
+from tests.servers.listening import free_port
 from tests.servers.plain_http import Fields, Message, Request, call
 from tests.servers.steward import Installation, RunningSteward, installed, served
 
@@ -47,6 +49,8 @@ class Entry:
     """Of the fields of a message, what the host can keep."""
     added: set[bytes] = field(default_factory=set)
     """Names of fields that the host puts into a request."""
+    framed: set[bytes] = field(default_factory=set)
+    """Names of fields that the host puts into an answer."""
     buffered: bool = False
     """Streams arrive whole."""
     sandbox: Sandbox | None = None
@@ -123,6 +127,19 @@ def container(ground: Ground, undo: ExitStack) -> Entry:
         return call(running.port, request)
 
     return Entry("container", running, ground.butler, carried, port=running.port)
+
+
+def cloud_function(ground: Ground, undo: ExitStack) -> Entry:
+    """The framework's own server by socket, in the environment that Google gives a function."""
+    environ = {**on_lambda(ground.made.environ), **ON_GOOGLE, "PORT": str(free_port())}
+    made = replace(ground.made, environ=environ, log=ground.folder / "log")
+    running = undo.enter_context(served(made, function))
+
+    def carried(request: Request) -> Message:
+        return call(running.port, request)
+
+    added = {b"function-execution-id"}
+    return Entry("function", running, ground.butler, carried, port=running.port, framed=added)
 
 
 def settled_at_once(made: Installation, log: Path) -> Installation:
@@ -220,6 +237,7 @@ ENTRIES: dict[str, Start] = {
     "lambda that makes its caller wait": sandboxed(Alb(), "waits", AFTER_RESPONSE_WAIT="on"),
     "lambda in the emulator": emulated,
     "lambda that streams": streaming,
+    "cloud function": cloud_function,
 }
 
 

@@ -13,8 +13,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
@@ -113,24 +113,36 @@ def run_command(environ: Mapping[str, str], *arguments: str) -> subprocess.Compl
     return subprocess.run([*COMMAND, *arguments], env=dict(environ), cwd="/", capture_output=True, check=False)
 
 
+Start = Callable[[Mapping[str, str], Path], AbstractContextManager[subprocess.Popen[bytes]]]
+
+
+def _by_command(environ: Mapping[str, str], log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return serving(environ, log)
+
+
 @contextmanager
 def running_steward(
-    server: LocalPostgres, folder: Path, provider_url: str, settings: Mapping[str, str] | None = None
+    server: LocalPostgres,
+    folder: Path,
+    provider_url: str,
+    settings: Mapping[str, str] | None = None,
+    start: Start = _by_command,
 ) -> Iterator[RunningSteward]:
     """Migrates a new database, makes a key, serves until the block ends; then it must end well by itself.
 
-    `settings` win over what is set here. A process that the block itself ended is left at that.
+    `settings` win over what is set here. A process that the block itself ended is left at that. `start`: see `served`.
     """
-    with installed(server, folder, provider_url, settings) as made, served(made) as running:
+    with installed(server, folder, provider_url, settings) as made, served(made, start) as running:
         yield running
 
 
 @contextmanager
-def served(made: Installation) -> Iterator[RunningSteward]:
-    """`steward serve` on an installation, until the block ends."""
-    with serving(made.environ, made.log) as process:
+def served(made: Installation, start: Start = _by_command) -> Iterator[RunningSteward]:
+    """A server on an installation, until the block ends; it names its port in the log, or has the one of its PORT."""
+    with start(made.environ, made.log) as process:
         known = {each.name: getattr(made, each.name) for each in fields(made)}
-        yield RunningSteward(**known, port=_port_once_ready(process, made.log), process=process)
+        port = _port_once_ready(process, made.log, int(made.environ["PORT"]))
+        yield RunningSteward(**known, port=port, process=process)
 
 
 @contextmanager
@@ -211,9 +223,11 @@ def _expect_success(done: subprocess.CompletedProcess[bytes]) -> subprocess.Comp
 
 
 @contextmanager
-def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    environ: Mapping[str, str], log: Path, command: Sequence[str] = (*COMMAND, "serve")
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        process = subprocess.Popen([*COMMAND, "serve"], env=dict(environ), cwd="/", stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=dict(environ), cwd="/", stdout=out, stderr=out, start_new_session=True)
     try:
         yield process
         if process.poll() is None:
@@ -225,21 +239,22 @@ def serving(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[
             process.wait()
 
 
-def _port_once_ready(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port that the log names, once `/readyz` there is 200."""
+def _port_once_ready(process: subprocess.Popen[bytes], log: Path, given: int) -> int:
+    """The given port, or the one that the log names, once `/readyz` there is 200."""
+
+    def port() -> int:
+        named = _LISTENING.search(log.read_bytes())
+        return given or (int(named[1]) if named is not None else 0)
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
-        named = _LISTENING.search(log.read_bytes())
         try:
-            return named is not None and call(int(named[1]), Request(b"GET", b"/readyz")).status == 200
+            return bool(port()) and call(port(), Request(b"GET", b"/readyz")).status == 200
         except (OSError, Ended):
             return False
 
     eventually(ready, START_WITHIN_S)
-    named = _LISTENING.search(log.read_bytes())
-    assert named is not None
-    return int(named[1])
+    return port()
 
 
 @pytest.fixture(scope="session")
