@@ -51,6 +51,8 @@ class Entry:
     """Names of fields that the host puts into a request."""
     framed: set[bytes] = field(default_factory=set)
     """Names of fields that the host puts into an answer."""
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    """Lines of F9's table that the host's own framework refuses, in its words and with its status."""
     buffered: bool = False
     """Streams arrive whole."""
     sandbox: Sandbox | None = None
@@ -138,8 +140,15 @@ def cloud_function(ground: Ground, undo: ExitStack) -> Entry:
     def carried(request: Request) -> Message:
         return call(running.port, request)
 
-    added = {b"function-execution-id"}
-    return Entry("function", running, ground.butler, carried, port=running.port, framed=added)
+    return Entry(
+        "function",
+        running,
+        ground.butler,
+        carried,
+        framed={b"function-execution-id"},
+        verdicts={"an asterisk": 404},
+        port=running.port,
+    )
 
 
 def settled_at_once(made: Installation, log: Path) -> Installation:

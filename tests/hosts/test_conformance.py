@@ -260,7 +260,11 @@ def test_a_first_line_that_could_lead_elsewhere_is_refused(entry: Entry, provide
         pytest.skip(NO_EVENT[name])
     provider.take()
     answer = verdict(entry, STARTS[name], [b"Content-Length: 2", b"Connection: close"], b"{}")
-    assert_refused(entry, provider, 400, answer)
+    if name in entry.verdicts:
+        assert answer.status == entry.verdicts[name]
+        assert provider.take() == []
+    else:
+        assert_refused(entry, provider, 400, answer)
 
 
 @pytest.mark.parametrize(
