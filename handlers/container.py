@@ -12,7 +12,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
@@ -38,8 +39,11 @@ _FIRST_MOMENT_S = 2.0
 _LAST_WORDS_S = 2.0
 
 
-def serve(settings: Settings) -> int:
-    """Listens and relays until told to stop. Returns the exit code. Raises SettingError, also for a port in use."""
+def serve(settings: Settings, by_call: bool = False) -> int:
+    """Listens and relays until told to stop. Returns the exit code. Raises SettingError, also for a port in use.
+
+    `by_call`: the host gives the processor while a call runs, and not between calls (Cloud Run).
+    """
     check(settings)
     server_tls(settings)
     spooled, views = settings.after_response == "spool", settings.view_auth != "off"
@@ -56,8 +60,8 @@ def serve(settings: Settings) -> int:
     log.say("listening", **facts)
     log.setting_warnings([*settings.warnings, *doubts])
     if settings.workers == 1 and not spooled and not views:
-        return run_process(settings, sockets, board)
-    children = [Child(partial(_relay, settings, sockets, board), index) for index in range(settings.workers)]
+        return run_process(settings, sockets, board, by_call)
+    children = [Child(partial(_relay, settings, sockets, board, by_call), index) for index in range(settings.workers)]
     if views:
         children.append(Child(partial(_view, settings, sockets, board), views=True))
     if spooled:
@@ -69,11 +73,12 @@ def serve(settings: Settings) -> int:
 def settle_alone(settings: Settings) -> int:
     """What `steward settle` calls: the settling process, without relaying ones. Raises SettingError."""
     check(settings)
-    doubts = prepare(settings.spool_dir)
+    queued = settings.after_response in {"sqs", "pubsub"}
+    doubts = [] if queued else prepare(settings.spool_dir)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _raise_descriptor_limit()
     log.setting_warnings([*settings.warnings, *doubts])
-    return run_settler(settings, metrics.prepare(settings.spool_dir / "metrics"))
+    return run_settler(settings, metrics.prepare(None if queued else settings.spool_dir / "metrics"))
 
 
 def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:
@@ -82,10 +87,10 @@ def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:
     return run_settler(settings, board)
 
 
-def _relay(settings: Settings, sockets: _Sockets, board: Board) -> int:
+def _relay(settings: Settings, sockets: _Sockets, board: Board, by_call: bool) -> int:
     """A relaying process among others."""
     sockets.close_view()
-    return run_process(settings, sockets, board)
+    return run_process(settings, sockets, board, by_call)
 
 
 def _view(settings: Settings, sockets: _Sockets, board: Board) -> int:
@@ -137,18 +142,50 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
     return sock
 
 
-def run_process(settings: Settings, sockets: _Sockets, board: Board) -> int:
+def run_process(settings: Settings, sockets: _Sockets, board: Board, by_call: bool = False) -> int:
     """One relaying process, until a signal ends it. A signal that is ignored already stays so."""
     log.catch_crashes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, sockets, board))
+        return runner.run(_serve(settings, sockets, board, by_call))
 
 
-async def _serve(settings: Settings, sockets: _Sockets, board: Board) -> int:
-    asyncio.get_running_loop().set_exception_handler(log.loop_fault)
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What a relaying process serves."""
+
+    services: Services
+    app: Application
+    first_moment: Callable[[], Awaitable[None]]
+    """Before the first connection is taken; in bounds."""
+    stop: Callable[[], Awaitable[None]]
+
+
+def _core(settings: Settings, board: Board) -> _Core:
     services = build(settings, board)
+    return _Core(services, create_app(services), partial(_soon_ready, services), services.stop)
+
+
+def _core_by_call(settings: Settings, board: Board) -> _Core:
+    """One that does nothing between calls."""
+    from handlers.hosted_app import HostedApp
+    from steward.wiring.hosted import build_hosted
+
+    hosted = build_hosted(settings, caller_waits=True, board=board)
+    app = HostedApp(settings, hosted, caller_waits=True)
+
+    async def stop() -> None:
+        await app.rest()
+        await hosted.close()
+
+    return _Core(hosted.services, app, hosted.prepare, stop)
+
+
+async def _serve(settings: Settings, sockets: _Sockets, board: Board, by_call: bool) -> int:
+    asyncio.get_running_loop().set_exception_handler(log.loop_fault)
+    core = _core_by_call(settings, board) if by_call else _core(settings, board)
+    services = core.services
     await services.start()
-    servers = [_server(settings, services, create_app(services))]
+    servers = [_server(settings, services, core.app)]
     listening = [[sockets.main]]
     if sockets.ops is not None:
         servers.append(_server(settings, services, create_ops_app(services)))
@@ -158,12 +195,12 @@ async def _serve(settings: Settings, sockets: _Sockets, board: Board) -> int:
     showing = asyncio.ensure_future(metrics.RelayMetrics(board).keep(lambda: _state(services, servers[0])))
     with stopping.signals():
         try:
-            await _soon_ready(services)
+            await core.first_moment()
             await asyncio.gather(*(s.serve(sockets=socks) for s, socks in zip(servers, listening, strict=True)))
         finally:
             await _end_calls(servers)
             showing.cancel()
-            await services.stop()
+            await core.stop()
     log.say("stopped")
     return 0
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from steward.api import health, metrics, orgs, pages
+from steward.api import health, metrics, orgs, pages, tasks
 from steward.api.operators import Doors
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.ports import Registration
@@ -21,9 +21,13 @@ from steward.version import VERSION
 from steward.wiring.relay import Services
 
 
-def create_app(services: Services) -> Application:
-    """The application for callers: the proxy in front, our own routes behind it."""
-    return Proxy(services.stages, own_routes(services, Doors(services.settings.steward_admin_token)))
+def create_app(services: Services, tasks_due: tasks.Tasks | None = None) -> Application:
+    """The application for callers: the proxy in front, our own routes behind it.
+
+    `tasks_due`: what a cloud's own signed calls run; without it their paths are a provider's.
+    """
+    own = own_routes(services, Doors(services.settings.steward_admin_token), tasks_due)
+    return Proxy(services.stages, own, frozenset() if tasks_due is None else tasks.PATHS)
 
 
 def create_ops_app(services: Services) -> Application:
@@ -31,7 +35,7 @@ def create_ops_app(services: Services) -> Application:
     return own_routes(services, Doors(None, open_to_all=True))
 
 
-def own_routes(services: Services, doors: Doors) -> FastAPI:
+def own_routes(services: Services, doors: Doors, tasks_due: tasks.Tasks | None = None) -> FastAPI:
     """Our own paths. No CORS header, no foreign script, no value in a validation error (SECURITY F21)."""
     app = FastAPI(
         title="Majordomo Steward",
@@ -49,6 +53,9 @@ def own_routes(services: Services, doors: Doors) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(orgs.router)
     app.include_router(pages.router)
+    if tasks_due is not None:
+        app.state.tasks = tasks_due
+        app.include_router(tasks.router)
     app.add_exception_handler(RequestValidationError, _names_only)
     app.add_middleware(_RawPaths)
     return app

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from steward import log, values, view_values
+from steward import cloud_run, log, values, view_values
 from steward.errors import SettingError, StewardError
 from steward.exchange import LOCAL_ORG
 from steward.ports import ApiKey, Registration
@@ -42,6 +42,7 @@ examples:
   steward serve --workers 2                relay calls on PORT (7680)
   steward settle                           settle what waits in SPOOL_DIR, beside a `serve` or without one
   steward spool ls                         what was set aside, and why
+  steward queue redrive                    what a cloud's queue set aside, sent back
   steward reconcile --since 2d             whether rows, bodies and spool agree
   steward pending                          what Butler wants and waits for a person inside
   steward demo                             the whole story on this machine, nothing to configure
@@ -56,6 +57,8 @@ _COMMAND_EXAMPLES = {
     "show": ("steward spool show ID", "steward spool show ID --content > call.json"),
     "retry": ("steward spool retry ID", "steward spool retry --all"),
     "drop": ("steward spool drop ID",),
+    "depth": ("steward queue depth", "steward queue depth --json"),
+    "redrive": ("steward queue redrive --dry-run", "steward queue redrive --most 1000 --json"),
     "reconcile": (
         "steward reconcile --since 2d",
         "steward reconcile --since 2026-11-01 --fix",
@@ -113,6 +116,12 @@ examples:
   steward spool show ID                    one record's facts; --content: what was said in the call
   steward spool retry --all                settle it anew, once what stood in the way is gone
   steward spool drop ID                    give one up, for good
+"""
+_QUEUE_EXAMPLES = """\
+examples:
+  steward queue depth                      messages in the queue and in its dead-letter queue
+  steward queue redrive --dry-run          what would go back, and what does not open
+  steward queue redrive --most 1000        back into the queue, to be settled anew
 """
 _EGRESS_EXAMPLES = """\
 examples:
@@ -202,8 +211,8 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.unset:
         answer: Callable[[argparse.Namespace], int] = arguments.run
         return answer(arguments)
-    settings = load(os.environ)
-    log.configure(settings.log_level)
+    settings = load(cloud_run.settings_there(os.environ))
+    log.configure(settings.log_level, severity=cloud_run.is_here(os.environ))
     run: Callable[[argparse.Namespace, Settings], int] = arguments.run
     return run(arguments, settings)
 
@@ -227,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--json", action="store_true", help="print an object")
     _keys_parser(commands)
     _spool_parser(commands)
+    _queue_parser(commands)
     reconcile = _command(commands, "reconcile", "Compare rows, bodies and spool; 1 when there is a gap.", _reconcile)
     reconcile.add_argument("--since", type=_since, metavar="T", help="from this date, time or age (default: 7d)")
     reconcile.add_argument("--fix", action="store_true", help="put again what is still here, mark the rest in the rows")
@@ -285,6 +295,24 @@ def _spool_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     dropped = _command(actions, "drop", "Give records up, for good.", _spool_drop)
     dropped.add_argument("id", type=_spooled, nargs="+", help="records' ids")
     for parser in (listed, shown, retried, dropped):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _queue_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    queue = commands.add_parser(
+        "queue",
+        help="The queue of AFTER_RESPONSE=sqs or pubsub: how much waits, and send back what was set aside.",
+        epilog=_QUEUE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = queue.add_subparsers(title="actions", metavar="ACTION", required=True)
+    depth = _command(actions, "depth", "About how many messages wait, in hand or not, and are set aside.", _queue_depth)
+    redriven = _command(
+        actions, "redrive", "Send dead letters that open back to the queue; 1 when one does not.", _queue_redrive
+    )
+    redriven.add_argument("--most", type=_limit, metavar="N", help="at most so many (default: all)")
+    redriven.add_argument("--dry-run", action="store_true", help="look, and move nothing")
+    for parser in (depth, redriven):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -523,7 +551,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
             ", two to view" if viewer_conns(settings) else ""
         )
         raise SettingError(f"POSTGRES_MAX_CONNS: {settings.workers} workers need at least {least}, two each{more}")
-    return serve(settings)
+    return serve(settings, by_call=cloud_run.is_here(os.environ))
 
 
 def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -561,6 +589,18 @@ def _spool_drop(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import spool_command
 
     return spool_command.drop(settings, arguments.id, arguments.json)
+
+
+def _queue_depth(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import queue_command
+
+    return queue_command.depth(settings, arguments.json)
+
+
+def _queue_redrive(arguments: argparse.Namespace, settings: Settings) -> int:
+    from steward import queue_command
+
+    return queue_command.redrive(settings, arguments.most, arguments.dry_run, arguments.json)
 
 
 def _reconcile(arguments: argparse.Namespace, settings: Settings) -> int:

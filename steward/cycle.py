@@ -178,6 +178,10 @@ class Cycle:
         self._piece(body, more)
         return True
 
+    def take_back(self) -> bool:
+        """Whether an answer that began can be unsaid: never, here it is on its way."""
+        return False
+
     # ASGI
 
     async def receive(self) -> dict[str, Any]:

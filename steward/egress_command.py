@@ -80,6 +80,7 @@ def allowed_hosts(settings: Settings, registered: Sequence[Registration] | None 
         *_allowed(settings),
         *_prices(settings),
         *_sign_in(settings),
+        *_signed_calls(settings),
         *_butlers(settings, registered),
     ]
 
@@ -184,6 +185,14 @@ def _sign_in(settings: Settings) -> Iterator[Host]:
         parts = urlsplit(settings.view_oidc_issuer)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         yield Host("sign-in", parts.hostname or "", port, "VIEW_OIDC_ISSUER, and the addresses it publishes")
+
+
+def _signed_calls(settings: Settings) -> Iterator[Host]:
+    """Whose keys tell a cloud's own calls from others."""
+    if settings.tasks_service_account is not None:
+        parts = urlsplit(settings.tasks_keys_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        yield Host("keys", parts.hostname or "", port, "TASKS_KEYS_URL")
 
 
 def _table(found: Iterable[Host]) -> str:

@@ -7,6 +7,7 @@
     |  |- LeakedKey 400       a key of ours stands where the provider's credential belongs
     |  |- MissingKey InvalidKey RevokedKey 401
     |  |- RequestTimeout 408  HeadTooLarge 431  TooManyCalls 429  TooLarge 413  TooManyConnections 503
+    |  |- StreamingUnavailable 400   this host passes no stream on, and refuses to buffer one
     |  `- Unsupported 501     upgrade, a transfer coding other than chunked
     |- UpstreamFault          the provider, or the way to it
     |  |- UpstreamUnreachable UpstreamBadAnswer UpstreamBroke 502
@@ -15,6 +16,7 @@
     |- OwnFault               ours
     |  |- KeyCheckUnavailable 503   the database cannot say whether a key is good
     |  |- NotAccepted 503           not even the intent of a call can be kept
+    |  |- AnswerTooLarge 502        the provider's answer is larger than this host can carry
     |  |- ShuttingDown 503            the process ends and the grace is over
     |  `- InternalError 500
     |- CallerGone             the caller left; nobody is there to be answered
@@ -32,6 +34,8 @@
     |  |- BodyUnreadable 502  it is none of ours
     |  |- SignInRefused 403   the OpenID provider's answer is not exactly right
     |  `- ProviderUnavailable 502
+    |- QueueFault             QueueUnavailable (try again)  QueueRefused (no right to it)
+    |                         MessageRefused (not sealed by us)  MessageWaits (its object cannot be had now)
     |- SealBroken             a ciphertext that does not open under this key and these facts
     `- SettingError           a setting is wrong; one line, exit 2
 
@@ -143,6 +147,16 @@ class TooLarge(CallerFault):
     message = "The request is larger than this host can take."
 
 
+class StreamingUnavailable(CallerFault):
+    """A stream was asked for where none can be passed on (`ALB_STREAMING=refused`)."""
+
+    code = "streaming_unavailable"
+    message = (
+        "Answers cannot be streamed through this load balancer. Ask for a whole answer, or use this Steward's "
+        "streaming Function URL or its container."
+    )
+
+
 class TooManyCalls(CallerFault):
     """One key has too many calls running."""
 
@@ -246,6 +260,15 @@ class NotAccepted(OwnFault):
     code = "not_accepted"
     message = "The call cannot be recorded at the moment and was not sent. Try again."
     retry_after_s = 2
+
+
+class AnswerTooLarge(OwnFault):
+    """The provider's answer is larger than this host can carry; nothing of it was passed on."""
+
+    status = 502
+    code = "answer_too_large"
+    level = logging.WARNING
+    message = "The provider's answer is larger than this host can carry."
 
 
 class ShuttingDown(OwnFault):
@@ -480,6 +503,52 @@ class SealBroken(StewardError):
 
     code = "seal_broken"
     message = "A sealed value does not open: wrong ENCRYPTION_KEY, or the value was moved or changed."
+
+
+class QueueFault(StewardError):
+    """A queue between a relay and who settles."""
+
+    code = "queue_failed"
+    level = logging.WARNING
+    message = "The queue failed."
+
+
+class QueueUnavailable(QueueFault):
+    """Try again later: time-outs, 5xx, throttling, no connection."""
+
+    code = "queue_unavailable"
+    message = "The queue is not available."
+
+
+class QueueRefused(QueueFault):
+    """Trying again does not help: no such queue, no right to it."""
+
+    code = "queue_refused"
+    message = "The queue refused. Check its name, and what the host's own role may do with it."
+
+
+class MessageRefused(QueueFault):
+    """A message that was not sealed by us, for this queue and this call. It is left to the dead-letter queue."""
+
+    code = "message_refused"
+    message = "The message does not open: it was not sealed by this Steward for this queue, or it was changed."
+
+    def __init__(self, reason: str = "not_a_message") -> None:
+        """`reason`: one of our own words."""
+        super().__init__()
+        self.reason = reason
+
+
+class MessageWaits(QueueFault):
+    """The object that a message speaks of cannot be had now."""
+
+    code = "message_waits"
+    message = "The object that the message speaks of cannot be had now."
+
+    def __init__(self, reason: str = "object_missing") -> None:
+        """`reason`: one of our own words."""
+        super().__init__()
+        self.reason = reason
 
 
 class SettingError(StewardError):

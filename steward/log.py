@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from asyncio import AbstractEventLoop
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO, Unpack
 
@@ -41,11 +41,15 @@ _TOKENS = (
 )
 
 
-def configure(level: str = "info", stream: BinaryIO | None = None) -> None:
-    """Once a process, before anything is said: our lines from `level` on, and every library's through the same gate."""
+def configure(level: str = "info", stream: BinaryIO | None = None, severity: bool = False) -> None:
+    """Once a process, before anything is said: our lines from `level` on, and every library's through the same gate.
+
+    `severity`: the level stands in a line as Google's Cloud Logging reads it, too.
+    """
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            *((_add_severity,) if severity else ()),
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
@@ -54,6 +58,11 @@ def configure(level: str = "info", stream: BinaryIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     quiet_vendors()
+
+
+def _add_severity(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    line["severity"] = str(line["level"]).upper()
+    return line
 
 
 def say(event: str, level: int = logging.INFO, **facts: Unpack[Facts]) -> None:

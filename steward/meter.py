@@ -56,6 +56,7 @@ _OWN_ERRORS: Mapping[str, ErrorCode] = {
     "client_cancelled": ErrorCode.CLIENT_CANCELLED,
     "too_many_calls": ErrorCode.RATE_LIMITED,
     "request_too_large": ErrorCode.INVALID_REQUEST,
+    "streaming_unavailable": ErrorCode.INVALID_REQUEST,
     "not_supported": ErrorCode.INVALID_REQUEST,
     "bad_request": ErrorCode.INVALID_REQUEST,
     "majordomo_key_as_credential": ErrorCode.AUTH,

@@ -83,6 +83,9 @@ SPOOL_OLDEST = Metric("steward_spool_oldest_seconds", "livemax", "Age of the old
 SPOOL_BODIES = Metric("steward_spool_bodies", "livemax", "Calls whose row is written and whose body waits.")
 QUARANTINE = Metric("steward_quarantine_items", "livemax", "Exchanges and bodies in quarantine.")
 LOST = Metric("steward_spool_lost_records", "livemax", "Records of the spool that are known to be missing.")
+QUEUE_REFUSED = Metric(
+    "steward_queue_refused_messages", "counter", "Messages of the queue that do not open, by why.", ("reason",)
+)
 
 EXPORTED = Metric("steward_exported_rows", "counter", "Rows sent to Butler, by what it said.", ("result",))
 KEPT_LOCAL = Metric("steward_kept_local_rows", "counter", "Rows of keys made inside that go to no Butler.")
@@ -110,7 +113,7 @@ RESIDENT = Metric("steward_resident_bytes", "livesum", "Resident memory.", ("rol
 TABLE = (
     *(CALLS, TOKENS, COST, UNPRICED, INTERRUPTED, ERRORS, OCTETS, ADDED, FIRST_BYTE, DURATION),
     *(ROWS, ROWS_REFUSED, POISONED, PUTS, LEDGER_WRITES, REFUSED),
-    *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST),
+    *(SPOOL_ITEMS, SPOOL_BYTES, SPOOL_LIMIT, SPOOL_OLDEST, SPOOL_BODIES, QUARANTINE, LOST, QUEUE_REFUSED),
     *(EXPORTED, KEPT_LOCAL, EXPORT_WAITING, EXPORT_LAG, VIEWED),
     *(PROCESSES, READY, DATABASE_UP, DATABASE_CONNECTIONS, IN_FLIGHT, CONNECTIONS, UPSTREAM, KEYS),
     *(BUTLER_UNHEARD, APPROVALS_PENDING, RESIDENT),

@@ -251,6 +251,16 @@ class RelayMetrics:
         self._board.add(names.REFUSED, (_code(code),), count)
 
 
+QUEUE_REASONS = ("not_a_message", "other_version", "other_key", "not_sealed_here", "not_understood", "another_object")
+"""Why a message of a queue does not open."""
+
+
+def queue_refused(board: Board) -> Callable[[str], None]:
+    """Counts a message that does not open, by why."""
+    _begin(board, names.QUEUE_REFUSED, QUEUE_REASONS)
+    return lambda reason: board.add(names.QUEUE_REFUSED, (reason if reason in QUEUE_REASONS else names.OTHER,))
+
+
 class ViewMetrics:
     """What was asked for in the viewer."""
 

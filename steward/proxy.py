@@ -95,15 +95,19 @@ class Stages:
     """Calls that one key may have running; 0: no bound."""
     spill: Spill | None = None
     """Where a side too large for memory goes, when what comes after the response has a place for it."""
+    end_alone: bool = False
+    """What a handed-over exchange waits for holds the end of a stream back, not its last octets (DESIGN 6)."""
     clock: Clock = field(default_factory=Clock)
 
 
 class Proxy:
     """The raw ASGI application in front: provider calls are relayed, our own paths go to FastAPI."""
 
-    def __init__(self, stages: Stages, own: Application) -> None:
+    def __init__(self, stages: Stages, own: Application, own_too: frozenset[bytes] = frozenset()) -> None:
+        """`own_too`: raw paths that are ours on this host besides."""
         self._stages = stages
         self._own = own
+        self._own_paths = OUR_PATHS | own_too
         self._inflight: dict[UUID, int] = {}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -111,7 +115,7 @@ class Proxy:
         if scope["type"] != "http":
             return self._own(scope, receive, send)
         path = scope["raw_path"]
-        if path in OUR_PATHS or path.startswith(OUR_PREFIXES):
+        if path in self._own_paths or path.startswith(OUR_PREFIXES):
             return self._own(scope, receive, send)
         return self.relay(Call(scope, receive, send, self._stages))
 
@@ -348,6 +352,10 @@ class Call:
         self._submitted = True
         accepted = self._stages.after_response.submit(self.exchange(Outcome.COMPLETE))
         if accepted is not None:
+            if piece and self._stages.end_alone and not _has_length(answer.headers):
+                if not piece_now(piece, True):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = b""
             await self._until(accepted)
         if not piece_now(piece or b"", False):
             await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
@@ -372,6 +380,8 @@ class Call:
             error = CallerGone()
         if self._answer is not None:
             self._answer.abort()
+        if self._started and self._cycle is not None and self._cycle.take_back():
+            self._started = False  # a host that answers whole: nobody has seen any of it
         told = refused is not None or (not self._started and not isinstance(error, CallerGone))
         if self.caller is not None and self.route is not None:
             self._last_us = self._elapsed_us() if told or self._first_us is not None else None
@@ -475,6 +485,11 @@ def _outcome(error: StewardError, told: bool) -> Outcome:
     if isinstance(error, UpstreamFault) or not told:
         return Outcome.UPSTREAM_FAILED
     return Outcome.COMPLETE
+
+
+def _has_length(headers: Headers) -> bool:
+    """Whether whoever reads knows the end by a count: then his last octet is the end."""
+    return any(name == b"content-length" for name, _ in headers)
 
 
 _NO_EXTENSIONS: dict[str, Any] = {}

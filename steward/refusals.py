@@ -34,6 +34,10 @@ class Refusals:
         self._counts[code] += 1
         self.total += 1
 
+    def tell(self) -> None:
+        """Says it now: a host that freezes between calls has no second. From any thread, while nobody counts."""
+        self._tell()
+
     def _tell(self) -> None:
         counts, self._counts = self._counts, Counter()
         for code, number in sorted(counts.items()):

@@ -380,6 +380,17 @@ TABLE: tuple[Setting, ...] = (
         "Where the signers' keys are fetched, and kept an hour.",
     ),
     Setting(
+        "LAMBDA_EXTENSION",
+        values.switch,
+        None,
+        "on or off",
+        "On Lambda: what comes after a response is done by an extension inside the function, while the caller has his "
+        "answer already; off: before it is returned. Not set: on, but off where one sandbox serves several calls at "
+        "once (managed instances).",
+        optional=True,
+        show=values.shown_switch,
+    ),
+    Setting(
         "ALB_STREAMING",
         values.choice("buffered", "refused"),
         "buffered",

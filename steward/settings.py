@@ -117,6 +117,8 @@ class Settings:
     tasks_audience: str | None
     tasks_issuer: str
     tasks_keys_url: str
+    lambda_extension: bool | None
+    """None: as the sandbox is."""
     alb_streaming: Literal["buffered", "refused"]
     spool_dir: Path
     spool_max_bytes: int

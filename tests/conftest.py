@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.servers.corpus",
     "tests.servers.postgres",
     "tests.servers.provider",
+    "tests.servers.pubsub",
     "tests.servers.steward",
     "tests.servers.stores",
     "tests.servers.butler",  # after postgres, which it imports
@@ -30,7 +31,7 @@ LONG = (
     "tests/hostile/test_large_bodies.py",
     "tests/hostile/test_sync.py",
     "tests/api/test_viewer.py",
-    "tests/test_wiring.py",
+    "tests/wiring/test_relay.py",
     "tests/faults/test_kills.py",
     "tests/hostile/test_storage_of_a_hostile_butler.py",
     "tests/adapters/test_postgres_local.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -45,20 +46,22 @@ MANY = """
 import io, json, os, sys
 from steward.cli import main
 
-calls = json.load(sys.stdin)
-answers = []
 real = sys.stdout, sys.stderr
-for environ, argv in calls:
-    os.environ.clear()
-    os.environ.update(environ)
-    sys.stdout, sys.stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    try:
-        code = main(argv)
-    except SystemExit as exited:
-        code = exited.code
-    answers.append([code, *(stream.buffer.getvalue().decode() for stream in (sys.stdout, sys.stderr))])
-sys.stdout, sys.stderr = real
-json.dump(answers, sys.stdout)
+for line in sys.stdin:
+    folder, calls = json.loads(line)
+    os.chdir(folder)
+    answers = []
+    for environ, argv in calls:
+        os.environ.clear()
+        os.environ.update(environ)
+        sys.stdout, sys.stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        try:
+            code = main(argv)
+        except SystemExit as exited:
+            code = exited.code
+        answers.append([code, *(stream.buffer.getvalue().decode() for stream in (sys.stdout, sys.stderr))])
+    sys.stdout, sys.stderr = real
+    print(json.dumps(answers), flush=True)
 """
 """Calls `main` as the console script does, many times: a process for each would take a second each."""
 
@@ -77,13 +80,26 @@ class Said:
         return line
 
 
+@cache
+def caller() -> subprocess.Popen[bytes]:
+    """The one process for all that needs none of its own. What goes to its real streams is no answer, and fails."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    made = subprocess.Popen([sys.executable, "-c", MANY], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(made.communicate)
+    return made
+
+
 def commands(calls: Sequence[tuple[Mapping[str, str], Sequence[str]]], folder: str = "/") -> list[Said]:
     """Commands, one after the other, each with an environment of its own."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
-    given = json.dumps([[dict(each), list(argv)] for each, argv in calls]).encode("ascii")
-    ran = subprocess.run([sys.executable, "-c", MANY], env=environ, cwd=folder, input=given, capture_output=True)
-    assert ran.returncode == 0, ran.stderr.decode()[-2000:]
-    return [Said(*answer) for answer in json.loads(ran.stdout)]
+    process = caller()
+    assert process.stdin is not None and process.stdout is not None
+    given = json.dumps([folder, [[dict(each), list(argv)] for each, argv in calls]])
+    process.stdin.write(given.encode("ascii") + b"\n")
+    process.stdin.flush()
+    if not (answered := process.stdout.readline()):
+        caller.cache_clear()
+        pytest.fail(f"a command ended its process, with {process.wait()}")
+    return [Said(*answer) for answer in json.loads(answered)]
 
 
 def command(*argv: str, folder: str = "/", **environ: str) -> Said:
@@ -124,6 +140,7 @@ def ended(process: subprocess.Popen[bytes]) -> Said:
 COMMANDS = (
     *((), ("serve",), ("settle",), ("migrate",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")),
     *(("spool",), ("spool", "ls"), ("spool", "show"), ("spool", "retry"), ("spool", "drop"), ("reconcile",)),
+    *(("queue",), ("queue", "depth"), ("queue", "redrive")),
     *(("register",), ("orgs",), ("deregister",)),
     *(("view-token",), ("view-token", "create"), ("view-token", "list"), ("view-token", "revoke"), ("view-audit",)),
     *(("egress",), ("egress", "schema"), ("egress", "hosts"), ("egress", "tail"), ("egress", "verify")),
@@ -136,7 +153,7 @@ COMMANDS = (
 
 _ACTIONS = (
     "create-admin|create|list|revoke|ls|show|retry|drop|schema|hosts|tail|verify|backfill|resend|set|rm|check|serve"
-    "|migrate"
+    "|migrate|depth|redrive"
 )
 _NAMED = rf"\bsteward ([a-z-]+(?: (?:{_ACTIONS})\b)?)"
 
@@ -352,8 +369,8 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_postgres: Databas
         [(environ, ["keys", "list"]), *((environ, argv) for argv in (["migrate"], ["migrate"], ["migrate", "--json"]))]
     )
     assert (before.code, before.complaint()) == (1, "steward: The database schema is too old. Run: steward migrate")
-    assert (first.code, first.out) == (0, "The schema went from nothing to 0007.\n")
-    assert (second.code, second.out) == (0, "The schema is up to date (0007).\n")
+    assert (first.code, first.out) == (0, "The schema went from nothing to 0008.\n")
+    assert (second.code, second.out) == (0, "The schema is up to date (0008).\n")
     assert json.loads(as_json.out) == {"before": "0008", "after": "0008"}
 
 

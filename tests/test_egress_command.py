@@ -95,8 +95,12 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
             [("sign-in", "login.example", 443)],
         ),
         ({"VIEW_OIDC_ISSUER": "https://login.example/t"}, []),
+        (
+            {"TASKS_SERVICE_ACCOUNT": "a@b.iam.gserviceaccount.com", "TASKS_AUDIENCE": "https://steward.example"},
+            [("keys", "www.googleapis.com", 443)],
+        ),
     ],
-    ids=["files", "s3", "s3-region", "s3-china", "gcs", "allowed", "prices", "proxy", "sign-in", "no sign-in"],
+    ids=["files", "s3", "s3-region", "s3-china", "gcs", "allowed", "prices", "proxy", "sign-in", "no sign-in", "tasks"],
 )
 def test_each_setting_adds_what_it_needs(given: dict[str, str], expected: list[tuple[str, str, int]]) -> None:
     assert [each[:3] for each in found(POSTGRES_HOST="/run/postgresql", **given)] == [

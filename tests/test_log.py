@@ -78,6 +78,13 @@ def test_a_line_is_json_with_event_level_and_time(lines: Lines) -> None:
     assert line == {"event": "listening", "level": "info", "port": 7680, "host": "127.0.0.1", "workers": 2}
 
 
+def test_a_line_says_its_severity_where_google_reads_it(lines: Lines) -> None:
+    log.configure("debug", lines.stream, severity=True)
+    for level in log.LEVELS.values():
+        log.say("ready", level)
+    assert [line["severity"] for line in lines.all] == ["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
 def test_lines_below_the_level_are_not_written(lines: Lines) -> None:
     log.configure("warning", lines.stream)
     log.say("listening", port=1)

@@ -232,6 +232,8 @@ def test_errors_inside_a_stream_of_status_200() -> None:
         ("upstream_busy", 503, ErrorCode.UPSTREAM_FAILED),
         ("too_many_calls", 429, ErrorCode.RATE_LIMITED),
         ("request_too_large", 413, ErrorCode.INVALID_REQUEST),
+        ("streaming_unavailable", 400, ErrorCode.INVALID_REQUEST),
+        ("answer_too_large", 502, ErrorCode.OTHER),
         ("internal_error", 500, ErrorCode.SERVER_ERROR),
         ("majordomo_key_as_credential", 400, ErrorCode.AUTH),
         ("shutting_down", 503, ErrorCode.SERVER_ERROR),

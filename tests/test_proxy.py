@@ -36,7 +36,7 @@ from steward.exchange import LOCAL_ORG, Dialect, Exchange, Intent, Operation, Or
 from steward.forward import Pool, PoolLimits
 from steward.listener import Listener, ListenerLimits, listener
 from steward.ports import ApiKey
-from steward.proxy import OUR_PATHS, Chance, Proxy, Receive, Scope, Send, Stages
+from steward.proxy import OUR_PATHS, Chance, Message, Proxy, Receive, Scope, Send, Stages
 from steward.refusals import Refusals
 from steward.rewrite import KeyedHash
 from steward.words import Secret
@@ -468,6 +468,53 @@ def test_the_last_piece_waits_until_the_call_is_accepted(play: str) -> None:
         assert after.submitted[0].outcome is Outcome.COMPLETE
 
 
+def _until_the_caller_has(sock: socket.socket, last: bytes) -> bytes:
+    """What came up to and with this."""
+    heard = b""
+    while last not in heard:
+        piece = sock.recv(65_536)
+        assert piece, heard
+        heard += piece
+    return heard
+
+
+def test_where_the_end_waits_alone_all_data_goes_first() -> None:
+    """A stream's last octets came with its end: the caller has them before anything is accepted, and waits for no more
+    than the mark of the end."""
+    after = Slow()
+    with (
+        open_house(after=after, stages=lambda stages: replace(stages, end_alone=True)) as house,
+        connect(house) as sock,
+    ):
+        sock.sendall(house.call(play="honest_chunked", close=False))
+        heard = _until_the_caller_has(sock, b"}")
+        assert b"transfer-encoding: chunked" in heard and not heard.endswith(b"0\r\n\r\n")
+        assert len(after.submitted) == 1 and not after.accept.is_set()
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            assert not sock.recv(65_536).strip()
+        sock.settimeout(WITHIN_S)
+        after.accept.set()
+        assert _until_the_caller_has(sock, b"0\r\n\r\n")
+
+
+def test_where_the_end_waits_alone_a_counted_answer_waits_whole() -> None:
+    """Its last octet is its end, for the caller and for the host that takes the processor away."""
+    after = Slow()
+    with (
+        open_house(after=after, stages=lambda stages: replace(stages, end_alone=True)) as house,
+        connect(house) as sock,
+    ):
+        sock.sendall(house.call(play="honest", close=False))
+        eventually(lambda: len(after.submitted) == 1)
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            assert b"}" not in sock.recv(65_536) + sock.recv(65_536)
+        sock.settimeout(WITHIN_S)
+        after.accept.set()
+        assert b"}" in sock.recv(65_536)
+
+
 class SlowToKeep(MemoryAfterResponse):
     """Keeps an intent when a test says so, or says that it cannot."""
 
@@ -768,6 +815,38 @@ def test_our_paths_never_go_upstream(house: House, path: bytes) -> None:
     house.settled()
     assert house.nothing_was_sent()
     assert len(house.after.submitted) == house.asked
+
+
+def test_a_path_is_ours_where_the_host_says_so_and_in_that_spelling_alone(house: House) -> None:
+    """`/tasks/settle` is a provider's, or nobody's, where nobody may push; elsewhere it is compared as it was sent."""
+    reached: list[bytes] = []
+
+    async def own(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(scope["raw_path"])
+
+    async def story() -> None:
+        async def gone() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def heard(message: Message) -> None:
+            reached.append(b"refused")
+
+        stages = Stages(
+            authenticator=Authenticator(house.directory, polled=False),
+            detector=Detector(),
+            origins={},
+            upstream=lambda _: Pool(PATIENT),
+            after_response=house.after,
+            credential_hash=lambda: HASHES,
+            capture_max_bytes=0,
+        )
+        for proxy in (Proxy(stages, own, frozenset({b"/tasks/settle"})), Proxy(stages, own)):
+            for path in (b"/tasks/settle", b"/tasks/%73ettle", b"/tasks/settle/", b"/x/../tasks/settle"):
+                scope = {"type": "http", "method": "POST", "raw_path": path, "query_string": b"", "headers": []}
+                await proxy(scope, gone, heard)
+
+    asyncio.run(story())
+    assert [path for path in reached if path != b"refused"] == [b"/tasks/settle"]
 
 
 @pytest.mark.parametrize("path", NOT_OWN)

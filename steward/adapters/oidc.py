@@ -20,16 +20,14 @@ import jwt
 import orjson
 
 from steward import values
+from steward.adapters.oidc_keys import KNOWN_FOR_S, MAX_TOKEN, SigningKeys, read_bounded
 from steward.errors import ProviderUnavailable, SignInRefused
 from steward.ports import IdentityProvider, Person
 from steward.words import Secret
 
 _ALGORITHMS: Final = ("RS256", "ES256")
-_MAX_ANSWER_BYTES: Final = 512 << 10
-_MAX_TOKEN: Final = 64 << 10
 _MAX_GROUPS: Final = 2000
 _TIMEOUT_S: Final = 10.0
-_KNOWN_FOR_S: Final = 3600.0
 _ASK_AGAIN_S: Final = 30.0
 """A key that is not known is looked for at the provider no more often."""
 _LEEWAY_S: Final = 60
@@ -68,8 +66,7 @@ class OidcProvider(IdentityProvider):
         self._http = httpx.Client(verify=tls, trust_env=False, follow_redirects=False, timeout=_TIMEOUT_S, proxy=proxy)
         self._lock = threading.Lock()
         self._found: _Found | None = None
-        self._keys: Mapping[str, jwt.PyJWK] = {}
-        self._keys_at = -_KNOWN_FOR_S
+        self._keys = SigningKeys(lambda: self._ask("GET", self._endpoints().jwks), _ALGORITHMS, _ASK_AGAIN_S)
 
     def address(self, state: str, nonce: str, challenge: str) -> str:
         found = self._discovered()
@@ -105,7 +102,7 @@ class OidcProvider(IdentityProvider):
             headers["authorization"] = next(pair.auth_flow(httpx.Request("GET", found.token))).headers["authorization"]
         answer = self._ask("POST", found.token, form, headers)
         token = answer.get("id_token")
-        if not isinstance(token, str) or len(token) > _MAX_TOKEN:
+        if not isinstance(token, str) or len(token) > MAX_TOKEN:
             raise SignInRefused
         return self._person(token, nonce)
 
@@ -116,7 +113,8 @@ class OidcProvider(IdentityProvider):
         """Raises SignInRefused for whatever is not exactly right."""
         try:
             head = jwt.get_unverified_header(token)
-            key = self._key(head.get("kid"), head.get("alg"))
+            with self._lock:
+                key = self._keys.key(head.get("kid"), head.get("alg"))
             said = jwt.decode(
                 token,
                 key.key,
@@ -137,29 +135,13 @@ class OidcProvider(IdentityProvider):
         listed = groups[:_MAX_GROUPS] if isinstance(groups, list) else []
         return Person(_who(said), frozenset(each for each in listed if isinstance(each, str)))
 
-    def _key(self, kid: object, algorithm: object) -> jwt.PyJWK:
-        """The provider's key of this id, of this algorithm and no other. Raises SignInRefused."""
-        if algorithm not in _ALGORITHMS:
-            raise SignInRefused
-        wanted = kid if isinstance(kid, str) else ""
-        with self._lock:
-            age = time.monotonic() - self._keys_at
-            if age > _KNOWN_FOR_S or (wanted not in self._keys and age > _ASK_AGAIN_S):
-                self._keys = _keys(self._ask("GET", self._endpoints().jwks))
-                self._keys_at = time.monotonic()
-            only = next(iter(self._keys.values())) if not wanted and len(self._keys) == 1 else None
-            key = self._keys.get(wanted, only)
-        if key is None or key.algorithm_name != algorithm:
-            raise SignInRefused
-        return key
-
     def _discovered(self) -> _Found:
         with self._lock:
             return self._endpoints()
 
     def _endpoints(self) -> _Found:
         """Raises ProviderUnavailable: it does not answer, or names itself otherwise than it was set."""
-        if self._found is not None and time.monotonic() - self._found.at < _KNOWN_FOR_S:
+        if self._found is not None and time.monotonic() - self._found.at < KNOWN_FOR_S:
             return self._found
         said = self._ask("GET", f"{self._client.issuer.rstrip('/')}/.well-known/openid-configuration")
         if said.get("issuer") != self._client.issuer:
@@ -191,17 +173,7 @@ class OidcProvider(IdentityProvider):
         self, method: str, url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> Mapping[str, Any]:
         """A JSON object. Raises ProviderUnavailable; SignInRefused where the code is refused."""
-        body = bytearray()
-        sent = {"accept": "application/json", "accept-encoding": "identity", **(headers or {})}
-        try:
-            with self._http.stream(method, url, data=form, headers=sent) as answer:
-                for piece in answer.iter_raw(64 << 10):
-                    body += piece
-                    if len(body) > _MAX_ANSWER_BYTES:
-                        raise ProviderUnavailable
-                status = answer.status_code
-        except httpx.HTTPError:
-            raise ProviderUnavailable from None
+        status, body = read_bounded(self._http, method, url, form, headers)
         if status in (400, 401, 403) and method == "POST":
             raise SignInRefused
         try:
@@ -211,22 +183,6 @@ class OidcProvider(IdentityProvider):
         if status != 200 or not isinstance(said, dict):
             raise ProviderUnavailable
         return said
-
-
-def _keys(said: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
-    """Those that sign, by id; what is not understood is passed over."""
-    found: dict[str, jwt.PyJWK] = {}
-    listed = said.get("keys")
-    for each in listed[:100] if isinstance(listed, list) else []:
-        if not isinstance(each, dict) or each.get("use", "sig") != "sig":
-            continue
-        try:
-            key = jwt.PyJWK(each)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            continue
-        if key.algorithm_name in _ALGORITHMS:
-            found[each["kid"] if isinstance(each.get("kid"), str) else ""] = key
-    return found
 
 
 def _who(said: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ errors, with the SQLSTATE and nothing else of its cause.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from steward.adapters.postgres_driver import Connection, Error
 from steward.adapters.postgres_tls import PostgresAddress, dial
@@ -27,6 +29,10 @@ READ_TIMEOUT_S: Final = STATEMENT_TIMEOUT_S + 5
 """Silence of the server on a statement; its own timeout comes first, this one is for a peer that vanished."""
 POOL_TIMEOUT_S: Final = 5.0
 CONNECTION_AGE_S: Final = 1800
+RESTED_S: Final = 20.0
+"""A connection unused for longer is asked for a word before it is used: the other side may have gone without one, and
+of a process that was frozen meanwhile nobody would have known."""
+PING_TIMEOUT_S: Final = 2.0
 
 _SESSION: Final = f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
 
@@ -60,10 +66,13 @@ class ServerSaid(Exception):
         super().__init__({"C": sqlstate})
 
 
-def open_engine(address: PostgresAddress, pool_timeout_s: float = POOL_TIMEOUT_S) -> Engine:
+def open_engine(
+    address: PostgresAddress, pool_timeout_s: float = POOL_TIMEOUT_S, now: Callable[[], float] = time.time
+) -> Engine:
     """A pool of at most `max_conns` connections, none opened yet. Prints no parameters, also not in errors.
 
-    Who finds all of them taken waits `pool_timeout_s`, then gets LedgerUnavailable.
+    Who finds all of them taken waits `pool_timeout_s`, then gets LedgerUnavailable. `now`: a clock that goes on while
+    the process is frozen; one that is set costs a word with the server at most.
     """
     engine = create_engine(
         "postgresql+pg8000://",
@@ -75,7 +84,9 @@ def open_engine(address: PostgresAddress, pool_timeout_s: float = POOL_TIMEOUT_S
         pool_recycle=CONNECTION_AGE_S,
         pool_use_lifo=True,
     )
-    event.listen(engine, "checkout", _discard_if_broken)
+    idle = _Idle(now)
+    event.listen(engine, "checkin", idle.begins)
+    event.listen(engine, "checkout", idle.ends)
     event.listen(engine, "handle_error", _discard_after_error)
     return engine
 
@@ -130,7 +141,8 @@ def _connect(address: PostgresAddress) -> Connection:
     """One connection, ready. Raises LedgerUnavailable, whatever the other side is and says."""
     dialled = dial(address)
     try:
-        connection = Connection(address.user, address.password, address.database, dialled.sock, dialled.private)
+        password = address.password if address.token is None else address.token()
+        connection = Connection(address.user, password, address.database, dialled.sock, dialled.private)
         connection.execute_simple(_SESSION)
         connection.wait_at_most(READ_TIMEOUT_S)
     except StewardError:
@@ -150,10 +162,26 @@ def _hang_up(sock: socket.socket) -> None:
     sock.close()
 
 
-def _discard_if_broken(connection: Connection, _record: object, _proxy: object) -> None:
-    """An idle connection on which something arrived was closed by the server: the pool opens another."""
-    if connection.spoke_while_idle():
-        raise DisconnectionError
+class _Idle:
+    """Looks at a connection that rested before it is used: what is broken is discarded, and the pool opens another."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    def begins(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        """It comes back."""
+        record.info["rests_since"] = self._now()
+
+    def ends(self, connection: Connection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        """It is wanted. One on which something arrived was closed by the server; one that rested long must answer."""
+        if connection.spoke_while_idle():
+            raise DisconnectionError
+        since = record.info.get("rests_since")
+        if since is None or abs(self._now() - since) <= RESTED_S:
+            return
+        if not connection.answers(PING_TIMEOUT_S):
+            raise DisconnectionError
+        connection.wait_at_most(READ_TIMEOUT_S)
 
 
 def _discard_after_error(context: ExceptionContext) -> None:

@@ -65,6 +65,15 @@ class Connection(dbapi.Connection):  # type: ignore[misc]
         poll.register(self._usock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
+    def answers(self, within_s: float) -> bool:
+        """Whether somebody is there. Afterwards a read waits `within_s` at most, until it is told otherwise."""
+        self.wait_at_most(within_s)
+        try:
+            self.execute_simple("SELECT 1")
+        except (Error, OSError):
+            return False
+        return True
+
     def close(self) -> None:
         """Says farewell and closes; where nobody listens any more, only that."""
         with suppress(Error, OSError):

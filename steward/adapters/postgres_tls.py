@@ -20,6 +20,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,6 +48,8 @@ class PostgresAddress:
     sslrootcert: str | None = None
     """A PEM bundle of CAs; None: the system's."""
     max_conns: int = 10
+    token: Callable[[], Secret[str]] | None = field(default=None, repr=False)
+    """Makes what stands in for the password, anew for each connection. Raises LedgerUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)

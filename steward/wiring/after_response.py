@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,15 +15,23 @@ from typing import TYPE_CHECKING
 from steward.capture import Spill
 from steward.metric_files import Board
 from steward.metrics import CallMetrics
-from steward.ports import AfterResponse
+from steward.ports import AfterResponse, Stores
 from steward.seal import Keyring
 from steward.settings import Settings
 from steward.stores import DecidedStores, Looking
+from steward.wiring.queues import Look, open_queue, queue_claims
 from steward.wiring.watching import Background, maintain
 
 if TYPE_CHECKING:
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
+
+_ACCEPTED_S = 0.5
+"""A queue gets this long at least, whatever AFTER_RESPONSE_BUDGET says."""
+
+
+def _seen() -> None:
+    """Somebody else looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,8 @@ class After:
     """What runs beside it while the process serves."""
     close: Callable[[], None] = lambda: None
     """Gives back what it opened, after `port` was closed."""
+    end_alone: bool = False
+    """See proxy.Stages."""
 
 
 def settled_here(
@@ -76,6 +86,19 @@ def spooled(settings: Settings, keyring: Keyring) -> After:
     )
     spool = Spool(settings.spool_dir, keyring, limits, _running_loop())
     return After(spool, spill=spool.spill)
+
+
+def sent_to_queue(settings: Settings, keyring: Keyring, stores: Stores, inner: After, look: Look = _seen) -> After:
+    """Handed to whoever reads the queue; what that does not take, to `inner`, which settles it here.
+
+    `look`: before a large call goes to its store.
+    """
+    from steward.adapters.queue_sender import QueueSender, SenderLimits
+
+    queue = open_queue(settings)
+    claims = queue_claims(settings, keyring, stores, look)
+    limits = SenderLimits(accept_s=max(settings.after_response_budget_s, _ACCEPTED_S))
+    return replace(inner, port=QueueSender(queue, claims, inner.port, limits))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from steward.carrier import Carrier
 from steward.ports import BodyBook, BodyStore, Directory, EgressLog, Outbox, ViewBook
 from steward.reconcile import Kept
 from steward.registering import OpenButler, Waiting, counting
+from steward.seal import Keyring
+from steward.sealed_message import MessageSealer
 from steward.settings import Settings
 from steward.wiring.butlers import logged_butlers
 from steward.wiring.database import directory_on, open_database
+from steward.wiring.queues import open_queue, queue_sealer
 from steward.wiring.reconciling import compared
 
 
@@ -73,3 +77,10 @@ def open_reconcile(settings: Settings, undo: ExitStack) -> tuple[BodyBook, BodyS
     engine, _ = open_database(settings)
     undo.callback(engine.dispose)
     return compared(settings, engine, undo)
+
+
+def open_carrier(settings: Settings, undo: ExitStack) -> tuple[Carrier, MessageSealer]:
+    """The queue of AFTER_RESPONSE, and what opens its messages; `undo` closes it. Raises SettingError."""
+    carrier = open_queue(settings)
+    undo.callback(carrier.close)
+    return carrier, queue_sealer(settings, Keyring(settings.needed_encryption_key()))

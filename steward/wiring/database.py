@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from steward.policy import Local
@@ -41,8 +42,18 @@ def open_database(settings: Settings, most_conns: int = 1) -> tuple[Engine, Keyr
         sslmode=settings.postgres_sslmode,
         sslrootcert=str(rootcert) if rootcert else None,
         max_conns=most_conns,
+        token=_token(settings),
     )
     return open_engine(address), keyring
+
+
+def _token(settings: Settings) -> Callable[[], Secret[str]] | None:
+    """What signs in where POSTGRES_IAM_AUTH is on. Raises SettingError without AWS's SDK."""
+    if not settings.postgres_iam_auth:
+        return None
+    from steward.adapters.rds_token import RdsToken
+
+    return RdsToken(settings.postgres_host, settings.postgres_port, settings.postgres_user)
 
 
 def directory_on(settings: Settings, engine: Engine, keyring: Keyring) -> PostgresDirectory:

@@ -25,7 +25,7 @@ from steward.metrics import CallMetrics
 from steward.ports import EgressLog
 from steward.settings import Settings
 from steward.stores import LOOK_EVERY_S, DecidedStores
-from steward.wiring.after_response import After
+from steward.wiring.after_response import After, sent_to_queue
 from steward.wiring.body_stores import decided_stores
 from steward.wiring.database import upkeep
 from steward.wiring.prices import SharedPrices
@@ -246,5 +246,7 @@ def build_hosted(settings: Settings, caller_waits: bool, board: Board | None = N
         prices.feed.close()
         stores.close()
 
-    after = After(by_call, None, None, (), close)
+    after = After(by_call, None, None, (), close, end_alone=waits)
+    if settings.after_response in {"sqs", "pubsub"}:
+        after = sent_to_queue(settings, ground.keyring, stores, after, looked.look)
     return Hosted(relay_on(settings, ground, after, Clockwork(()), asleep), schedule, by_call, asleep, [])

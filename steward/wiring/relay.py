@@ -25,7 +25,7 @@ from steward.refusals import Refusals
 from steward.registering import counting, longest_unheard_s
 from steward.seal import Keyring
 from steward.settings import Settings
-from steward.wiring.after_response import After, settled_here, spooled
+from steward.wiring.after_response import After, sent_to_queue, settled_here, spooled
 from steward.wiring.body_stores import decided_stores, open_store
 from steward.wiring.butlers import butlers_when_asked
 from steward.wiring.database import directory_on, open_database, pooled, relay_conns, upkeep
@@ -143,6 +143,9 @@ def build(settings: Settings, board: Board | None = None) -> Services:
     stores = decided_stores(settings, ground.directory)
     kept = upkeep(settings, ground.engine, ground.keyring)
     after = settled_here(settings, ground.ledger, stores, ground.board, kept)
+    if settings.after_response != "inline":
+        after = sent_to_queue(settings, ground.keyring, stores, after)
+        return relay_on(settings, ground, after, Clockwork(()))
     return relay_on(settings, ground, after, open_clockwork(settings, ground.engine, ground.keyring, ground.board))
 
 
@@ -193,6 +196,7 @@ def relay_on(
             refusals=Refusals(told=RelayMetrics(board).refused),
             key_max_inflight=settings.key_max_inflight,
             spill=after.spill,
+            end_alone=after.end_alone,
         ),
         upstreams=upstreams.all,
         health=health,

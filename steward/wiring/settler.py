@@ -16,8 +16,9 @@ from steward.counted_calls import CountedCalls
 from steward.destination import FilesDestination
 from steward.metric_files import Board
 from steward.metrics import CallMetrics, QueueMetrics
-from steward.ports import Ledger, Stores
+from steward.ports import Ledger, Settled, Stores
 from steward.price import PriceBook
+from steward.seal import Keyring
 from steward.settings import Settings
 from steward.settle import Settler
 from steward.settling import AT_ONCE, AT_ONCE_FILES, RoundLimits, Rounds
@@ -37,7 +38,7 @@ class SettlerServices:
 
     rounds: Rounds
     acquire: Callable[[], bool]
-    """Whether this process is the one that settles the spool, from now to its end. Never waits."""
+    """Whether this process may settle what it is for, from now to its end: one a spool. Never waits."""
     maintain: Callable[[datetime], None]
     """See database.upkeep."""
     prices: PriceFeed
@@ -62,7 +63,6 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     `board`: where all processes of this Steward count; None: this one counts for itself.
     """
     from steward.adapters.postgres_ledger import PostgresLedger
-    from steward.adapters.spool_reader import SpoolReader
 
     engine, keyring = open_database(settings, settler_conns(settings))
     ledger = PostgresLedger(engine)
@@ -72,16 +72,16 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     board = board or metrics.prepare(None)
     counts = CallMetrics(board, CountedCalls(board.folder / "counted"))
     settler = open_settler(settings, ledger, stores, lambda: prices.book, counts)
-    spool = SpoolReader(settings.spool_dir, keyring)
+    queue, acquire = _opened_queue(settings, keyring, stores, board)
     in_files = isinstance(settings.body_store, FilesDestination)
     at_once = AT_ONCE_FILES if in_files else AT_ONCE
-    rounds = Rounds(spool, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s, at_once=at_once))
+    rounds = Rounds(queue, settler, ledger, RoundLimits(body_retry_s=settings.body_retry_for_s, at_once=at_once))
     clockwork = open_clockwork(settings, engine, keyring, board)
 
     def close() -> None:
         looking.end()
         rounds.close()
-        spool.close()
+        queue.close()
         prices.close()
         stores.close()
         engine.dispose()
@@ -89,7 +89,7 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
 
     return SettlerServices(
         rounds=rounds,
-        acquire=spool.acquire,
+        acquire=acquire,
         maintain=upkeep(settings, engine, keyring),
         prices=prices,
         looking=looking,
@@ -97,3 +97,23 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
         clockwork=clockwork,
         close=close,
     )
+
+
+def _opened_queue(
+    settings: Settings, keyring: Keyring, stores: Stores, board: Board
+) -> tuple[Settled, Callable[[], bool]]:
+    """What is settled, and `acquire`: of a cloud's queue there may be any number of settlers."""
+    if settings.after_response in {"sqs", "pubsub"}:
+        from steward.wiring.queues import open_reader
+
+        reader = open_reader(settings, keyring, stores, metrics.queue_refused(board))
+
+        def begin() -> bool:
+            reader.start()
+            return True
+
+        return reader, begin
+    from steward.adapters.spool_reader import SpoolReader
+
+    spool = SpoolReader(settings.spool_dir, keyring)
+    return spool, spool.acquire

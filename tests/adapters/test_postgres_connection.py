@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from steward.adapters.postgres_connection import (
+    RESTED_S,
     PostgresAddress,
     RowsRefused,
     mapped,
@@ -145,6 +149,64 @@ def test_a_silent_server_is_unavailable_and_its_connection_is_gone(postgres: Dat
     with pytest.raises(LedgerUnavailable), mapped():
         postgres.run("SELECT pg_sleep(30)")
     assert postgres.run("SELECT 1") == [(1,)]
+
+
+def test_a_connection_that_rested_must_answer_before_it_is_used(postgres: Database) -> None:
+    """A sandbox slept, and a middle box forgot the stream: nothing arrived, and nothing ever will."""
+    asleep, lives = threading.Event(), []
+
+    def falls_silent(door: Door, sock: socket.socket) -> None:
+        lives.append(sock)
+        if len(lives) > 1:
+            door.relay(sock)
+            return
+        with socket.create_connection(("127.0.0.1", postgres.tcp.port)) as behind:
+            pairs = {sock: behind, behind: sock}
+            while not asleep.is_set():
+                for ready in select.select(list(pairs), [], [], 0.01)[0]:
+                    pairs[ready].sendall(ready.recv(65536))
+            door.read_to_the_end(sock)
+
+    now = [1000.0]
+    with Door(falls_silent, backend=("127.0.0.1", postgres.tcp.port)) as door:
+        engine = open_engine(replace(postgres.tcp, port=door.port, max_conns=1), now=lambda: now[0])
+
+        def backend() -> object:
+            with mapped(), engine.begin() as connection:
+                return connection.execute(text("SELECT pg_backend_pid()")).scalar()
+
+        first = backend()
+        now[0] += RESTED_S
+        assert backend() == first, "it did not rest for long"
+        now[0] += RESTED_S + 1
+        assert backend() == first, "it answered"
+        asleep.set()
+        now[0] += RESTED_S + 1
+        assert backend() != first
+        driver = engine.raw_connection().driver_connection
+        assert driver is not None and driver._usock.gettimeout() == 35
+        engine.dispose()
+
+
+def test_a_token_is_asked_for_with_each_connection(postgres: Database) -> None:
+    made: list[str] = []
+
+    def token() -> Secret[str]:
+        made.append("token")
+        return postgres.tcp.password
+
+    address = replace(postgres.tcp, password=Secret("none"), token=token, max_conns=1)
+    engine = open_engine(address)
+    for _ in range(2):
+        with mapped(), engine.begin() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+        assert made == ["token"], "one connection, one token"
+    engine.dispose()
+    with mapped(), engine.begin() as connection:
+        connection.execute(text("SELECT 1"))
+    assert len(made) == 2
+    engine.dispose()
+    assert "token" not in f"{address!r}"
 
 
 def test_patience_is_for_its_own_time_only(postgres: Database) -> None:

@@ -14,12 +14,17 @@ import pytest
 from steward.adapters.inline import Inline, InlineLimits
 from steward.adapters.memory import MemoryAfterResponse, MemoryLedger
 from steward.adapters.memory_bodies import MemoryBodyStore
+from steward.adapters.queue_reader import QueueReader
+from steward.adapters.queue_sender import QueueSender, SenderLimits
 from steward.adapters.spool import Spool, SpoolLimits
 from steward.adapters.spool_reader import SpoolReader
+from steward.carrier import Carrier, MemoryCarrier
+from steward.claims import Claims
 from steward.errors import LedgerUnavailable, StoreUnavailable
 from steward.exchange import LOCAL_ORG, Exchange, Intent, Outcome
 from steward.ports import AfterResponse, Handed
 from steward.price import bundled
+from steward.sealed_message import MessageSealer
 from steward.settle import Settler
 from steward.stores import OneStore
 from tests.exchanges import exchange, route
@@ -93,11 +98,43 @@ def finished(ledger: MemoryLedger) -> set[UUID]:
     return {record.id for record in rows if record.outcome is Outcome.COMPLETE}
 
 
-@pytest.fixture(params=[in_memory, inline, spool, turns], ids=["memory", "inline", "spool", "turns"])
+class Kept(Carrier):
+    """A carrier that its sender may close: the reader behind it is another's."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self.send, self.receive, self.done = carrier.send, carrier.receive, carrier.done  # type: ignore[method-assign]
+        self.hide, self.depth, self.dead = carrier.hide, carrier.depth, carrier.dead  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Not now."""
+
+
+def queued(carrier: Carrier) -> Taken:
+    """What the queue acknowledged, whoever reads it has."""
+    claims = Claims(MessageSealer(KEYRING, "calls"), OneStore(MemoryBodyStore()), 1 << 18)
+    sender = QueueSender(Kept(carrier), claims, MemoryAfterResponse(), SenderLimits(accept_s=20))
+
+    def read() -> set[UUID]:
+        reader = QueueReader(Kept(carrier), claims)
+        handed: list[Handed] = []
+        while more := reader.take(1000, 1 << 20):
+            handed += more
+        reader.done(handed)
+        assert reader.poll() == 0
+        return {each.item.id for each in handed}
+
+    return Taken(sender, read)
+
+
+@pytest.fixture(params=["memory", "inline", "spool", "turns", "carrier", "sqs", "pubsub", "emulated"])
 def made(request: pytest.FixtureRequest) -> Callable[[], Taken]:
     """Makes the implementation, inside the running loop."""
-    chosen: Callable[[], Taken] = request.param
-    return chosen
+    simple = {"memory": in_memory, "inline": inline, "spool": spool, "turns": turns}
+    name: str = request.param
+    if name in simple:
+        return simple[name]
+    carrier: Carrier = MemoryCarrier() if name == "carrier" else request.getfixturevalue(f"{name}_carrier")
+    return lambda: queued(carrier)
 
 
 def call() -> Exchange:

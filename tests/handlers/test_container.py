@@ -28,10 +28,19 @@ from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
 from tests.servers.examples import respond
+from tests.servers.function import ON_GOOGLE, running_on_cloud_run
 from tests.servers.plain_http import Ended, Head, Message, Request, call, read_body, read_head
 from tests.servers.postgres import KEYRING, address_of
 from tests.servers.socket_provider import Answer, Provider, Received
-from tests.servers.steward import COMMAND, RunningSteward, _environ, new_database, run_command, running_steward
+from tests.servers.steward import (
+    COMMAND,
+    REPOSITORY,
+    RunningSteward,
+    _environ,
+    new_database,
+    run_command,
+    running_steward,
+)
 from tests.servers.stores import S3Server
 from tests.servers.waiting import eventually
 
@@ -596,3 +605,42 @@ def test_a_signal_before_it_serves_ends_it_without_a_word_too_many(
 def _is_of(process: Any, spool: str) -> bool:
     environ = process.info["environ"] or {}
     return environ.get("SPOOL_DIR") == spool and process.pid != os.getpid()
+
+
+# on Cloud Run; what it shares with Cloud Functions stands in test_hosted_app.py
+
+
+def test_on_cloud_run_nothing_is_kept_on_its_disk(
+    postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
+) -> None:
+    """It is memory: no spool is opened, by one worker or by two, and a call is settled all the same."""
+    given = {"WORKERS": "2", "STEWARD_ADMIN_TOKEN": TOKEN}
+    with running_on_cloud_run(postgres_server, tmp_path, provider.server.url, given) as running:
+        assert readyz(running.port, TOKEN) == (200, "ready")
+        answer = chat(running)
+        record = row_of(running, answer.head.values(b"x-majordomo-request-id")[0])
+        assert (record.outcome, record.body_state) == (Outcome.COMPLETE, BodyState.STORED)
+        assert not Path(running.environ["SPOOL_DIR"]).exists()
+
+
+def test_on_cloud_run_a_spool_or_a_second_port_is_refused(tmp_path: Path) -> None:
+    """In one line that says why, before anything is opened."""
+    there = {**ON_GOOGLE, "PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "ENCRYPTION_KEY": "ab" * 31 + "00"}
+    for given, word in (({"AFTER_RESPONSE": "spool"}, b"memory"), ({"VIEW_AUTH": "token"}, b"one port")):
+        done = run_command({**there, **given, "SPOOL_DIR": str(tmp_path / "spool")}, "serve")
+        [name] = given
+        assert done.returncode == 2
+        assert name.encode() in done.stderr and word in done.stderr and done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "spool").exists()
+
+
+def test_with_the_wait_off_a_turn_follows_each_response(
+    postgres_server: LocalPostgres, provider: Scripted, tmp_path: Path
+) -> None:
+    """Where the processor stays (instance-based billing): nobody waits for a row, and every row comes by itself."""
+    given = {"AFTER_RESPONSE_WAIT": "off"}
+    with running_on_cloud_run(postgres_server, tmp_path, provider.server.url, given) as running:
+        for _ in range(5):
+            answer = chat(running)
+            settled = running.settled(answer.head.values(b"x-majordomo-request-id")[0])
+            assert (settled.outcome, settled.body_state) == (Outcome.COMPLETE, BodyState.STORED)

@@ -18,13 +18,15 @@ from steward.adapters.postgres_local import LocalPostgres
 from steward.seal import Keyring
 from steward.words import Secret
 
-KEYRING = Keyring(Secret(bytes(range(32))))
+ENCRYPTION_KEY = bytes(range(32)).hex()
 """The key of every test database."""
+KEYRING = Keyring(Secret(bytes.fromhex(ENCRYPTION_KEY)))
 
 INSTALLED = Path("/usr/lib/postgresql")
 """Where Debian keeps PostgreSQL, a folder a version."""
 
-_TEMPLATE = "steward_template"
+TEMPLATE = "steward_template"
+"""Migrated, and nothing more."""
 _numbers = count()
 
 
@@ -70,8 +72,8 @@ def _administer(server: LocalPostgres, *statements: str) -> None:
 
 
 def _with_template(server: LocalPostgres) -> LocalPostgres:
-    _administer(server, f"CREATE DATABASE {_TEMPLATE}")
-    engine = open_engine(address_of(server, _TEMPLATE))
+    _administer(server, f"CREATE DATABASE {TEMPLATE}")
+    engine = open_engine(address_of(server, TEMPLATE))
     migrate(engine, KEYRING)
     engine.dispose()
     return server
@@ -110,13 +112,13 @@ def installed_postgres_server() -> Iterator[LocalPostgres]:
 @pytest.fixture
 def postgres(postgres_server: LocalPostgres) -> Iterator[Database]:
     """A fresh, migrated database on the embedded server."""
-    yield from _database(postgres_server, _TEMPLATE)
+    yield from _database(postgres_server, TEMPLATE)
 
 
 @pytest.fixture
 def installed_postgres(installed_postgres_server: LocalPostgres) -> Iterator[Database]:
     """The same on the installed server."""
-    yield from _database(installed_postgres_server, _TEMPLATE)
+    yield from _database(installed_postgres_server, TEMPLATE)
 
 
 @pytest.fixture

@@ -21,7 +21,9 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
+from steward.adapters.sqs import SqsCarrier
 from steward.destination import Anonymous, GcsDestination, S3Destination, S3Keys
+from steward.queue_values import SqsQueue, sqs_queue
 from steward.words import Secret
 
 OWNER = "123456789012"
@@ -65,6 +67,33 @@ class S3Server:
     def client(self) -> Any:
         """The user's own client, to look at what others stored."""
         return _aws_client(self.address, self.access_key_id, self.secret_access_key)
+
+    def queue(self, max_receives: int = 3) -> SqsQueue:
+        """A new queue, with a dead-letter queue behind it."""
+        name = f"calls-{uuid4().hex}"
+        with contextlib.closing(self.sqs()) as client:
+            dead = client.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+            asked = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
+            policy = {"deadLetterTargetArn": asked["Attributes"]["QueueArn"], "maxReceiveCount": max_receives}
+            client.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})
+        return sqs_queue(f"{self.address}/{OWNER}/{name}")
+
+    def user(self, policy: dict[str, Any]) -> tuple[str, str]:
+        """A new user who may do this alone: access key and secret."""
+        name = f"user-{uuid4().hex}"
+        with contextlib.closing(_aws_client(self.address, *self._pair, service="iam")) as iam:
+            iam.create_user(UserName=name)
+            iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(policy))
+            key = iam.create_access_key(UserName=name)["AccessKey"]
+        return key["AccessKeyId"], key["SecretAccessKey"]
+
+    @property
+    def _pair(self) -> tuple[str, str]:
+        return self.access_key_id, self.secret_access_key
+
+    def sqs(self) -> Any:
+        """The user's own client of SQS, to look at what lies there."""
+        return _aws_client(self.address, self.access_key_id, self.secret_access_key, service="sqs")
 
     def bucket(self) -> S3Destination:
         """A new bucket, and how to reach it."""
@@ -122,6 +151,21 @@ class Script:
 def s3_server() -> Iterator[S3Server]:
     with s3() as server:
         yield server
+
+
+@pytest.fixture
+def host_role(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, whose user is the host's own role."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_access_key)
+    return s3_server
+
+
+@pytest.fixture
+def sqs_carrier(host_role: S3Server) -> Iterator[SqsCarrier]:
+    """A new queue, with a dead-letter queue behind it; three tries."""
+    with contextlib.closing(SqsCarrier(host_role.queue())) as carrier:
+        yield carrier
 
 
 @contextlib.contextmanager

@@ -51,6 +51,13 @@ def test_without_the_key_there_is_none() -> None:
         open_database(load({}, None))
 
 
+def test_a_role_signs_in_where_the_setting_says_so() -> None:
+    with pytest.raises(SettingError, match="^POSTGRES_IAM_AUTH: "):
+        open_database(settings(POSTGRES_IAM_AUTH="on", POSTGRES_HOST="/run/postgresql"))
+    engine, _ = open_database(settings(POSTGRES_IAM_AUTH="on", POSTGRES_HOST="db.abc.eu-central-1.rds.amazonaws.com"))
+    engine.dispose()
+
+
 def test_connections_of_the_pool_are_told_in_use_and_idle(postgres: Database) -> None:
     engine, _ = open_database(settings(postgres), 2)
     assert pooled(engine) == (0, 0)

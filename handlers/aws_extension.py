@@ -1,0 +1,102 @@
+"""An internal extension: what comes after a response runs while the caller already has it, before Lambda freezes us.
+
+Lambda freezes a sandbox when the runtime and every extension ask for the next event. This one is a thread of the
+function's own process that asks only once the work of an invocation is done. It must be registered while the function
+starts. It never works beside the next call: Lambda gives none before it asks. (Extensions API, 2020-01-01.)
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+import orjson
+
+from steward import log
+
+NAME = "steward-after-response"
+_REGISTER_S = 2.0
+_PATH = "/2020-01-01/extension"
+_HEAD_START_S = 0.002
+"""Left to the runtime, which hands the answer over at the same moment: our work would take the interpreter from it."""
+_PAUSE_S = 0.5
+
+
+class NotRegistered(Exception):
+    """Lambda did not take the extension: what comes after a response must be done before it."""
+
+
+class Extension:
+    """Registered already. `work` gets the moment (monotonic) until which it may take, or None: as it likes."""
+
+    def __init__(self, api: str, identifier: str, work: Callable[[float | None], None]) -> None:
+        """`api`: host and port of the Runtime API, as AWS_LAMBDA_RUNTIME_API has it."""
+        self._api = api
+        self._identifier = identifier
+        self._work = work
+        self._ended: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self._pause = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+
+    def start(self) -> None:
+        """Asks for the first event: with that the extension has started, and a call may come."""
+        self._thread.start()
+
+    def invocation_ended(self, until: float | None = None) -> None:
+        """Once for every invocation, however it ended: without it the sandbox would run into its time limit."""
+        self._ended.put(until)
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection(self._api)
+        while True:
+            try:
+                connection.request("GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier})
+                answer = connection.getresponse()
+                event = answer.read()
+            except (OSError, http.client.HTTPException) as exc:
+                log.error("extension_failed", exc)
+                connection.close()
+                self._pause.wait(_PAUSE_S)
+                continue
+            if answer.status != http.client.OK:
+                log.say("extension_refused", logging.ERROR, status=answer.status)
+                self._pause.wait(_PAUSE_S)
+            elif _is_invocation(event):
+                self._one()
+
+    def _one(self) -> None:
+        until = self._ended.get()
+        self._pause.wait(_HEAD_START_S)
+        try:
+            self._work(until)
+        except Exception as exc:  # the thread must ask again, or every later call runs into its time limit
+            log.error("after_response_failed", exc)
+
+
+def register(api: str, name: str = NAME) -> str:
+    """The extension's identifier. Raises NotRegistered."""
+    connection = http.client.HTTPConnection(api, timeout=_REGISTER_S)
+    try:
+        headers = {"Lambda-Extension-Name": name, "Content-Type": "application/json"}
+        connection.request("POST", f"{_PATH}/register", orjson.dumps({"events": ["INVOKE"]}), headers)
+        answer = connection.getresponse()
+        answer.read()
+        identifier = answer.getheader("Lambda-Extension-Identifier")
+    except (OSError, ValueError, http.client.HTTPException):
+        raise NotRegistered from None
+    finally:
+        connection.close()
+    if answer.status != http.client.OK or not identifier:
+        raise NotRegistered
+    return identifier
+
+
+def _is_invocation(event: bytes) -> bool:
+    try:
+        document = orjson.loads(event)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and document.get("eventType") == "INVOKE"

@@ -1,0 +1,243 @@
+"""One Lambda sandbox: what it is made of, and the way of one invocation through it.
+
+It never logs an event, lets no exception out to the runtime (which would print its words), and answers every request:
+what goes wrong is one of our errors. What comes after a response is done by an extension while the caller has it
+already, or, where there is none, before the answer is returned.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from handlers import aws_events
+from handlers.aws_extension import Extension, NotRegistered, register
+from handlers.aws_log import LambdaLog
+from handlers.aws_secrets import Fetch, plain_secrets, with_secrets
+from handlers.buffered_cycle import BufferedCycle, bounded, refusal
+from handlers.emf import EmfBoard
+from handlers.loop_thread import LoopThread
+from steward import log
+from steward.app import create_app
+from steward.errors import InternalError, StewardError, UpstreamTimeout
+from steward.metric_files import Board
+from steward.proxy import Application
+from steward.settings import Settings, load
+from steward.wiring.hosted import Hosted, build_hosted
+
+DEFAULTS: Mapping[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
+"""Of this host, beneath what the operator sets."""
+
+_ASCII_ONLY_BEFORE = ("AWS_Lambda_python3.12", "AWS_Lambda_python3.13", "AWS_Lambda_python3.14", "AWS_Lambda_python3.15")
+"""Runtimes whose client spells the answer as it is; every other escapes what is beyond ASCII."""
+_NO_CONTEXT_S = 60.0
+_LAST_S = 0.5
+"""Kept of an invocation's time for what we do not see: the runtime's own work."""
+
+
+class Consumer(Protocol):
+    """What settles a queue's messages; see steward.wiring.consumer."""
+
+    def settle(self, messages: Sequence[tuple[str, str | bytes]], until: float | None = None) -> dict[str, str | None]:
+        """None for each that is settled, else a word that says why not."""
+
+
+def _open_consumer(settings: Settings, board: Board) -> Consumer:
+    consumer: Consumer = importlib.import_module("steward.wiring.consumer").build_consumer(settings, board)
+    return consumer
+
+
+class Sandbox:
+    """One a process. Nothing of it is made before `begin`, and nothing is connected to before the first invocation."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        fetch: Fetch | None = None,
+        open_consumer: Callable[[Settings, Board], Consumer] = _open_consumer,
+    ) -> None:
+        """`environ`: the process's own. Raises nothing."""
+        self._environ = environ
+        self._fetch = fetch
+        self._open_consumer = open_consumer
+        self.extension: Extension | None = None
+
+    @property
+    def on_lambda(self) -> bool:
+        """Whether Lambda starts this process."""
+        return "AWS_LAMBDA_RUNTIME_API" in self._environ
+
+    def begin(self) -> None:
+        """While the function starts: settings, secrets, the extension. Raises SettingError."""
+        _, settings = self.log, self.settings
+        log.catch_crashes()
+        log.setting_warnings([*settings.warnings, *plain_secrets(self._environ)])
+        if not self._environ.get("_HANDLER", ".handler").endswith(".handler"):
+            return
+        self._register()
+        _ = self.app, self.loop
+        if self.extension is not None:
+            self.extension.start()
+
+    def _register(self) -> None:
+        """The extension, where it is on: not set, wherever one process serves one call at a time."""
+        wanted = self.settings.lambda_extension
+        if wanted is None:
+            wanted = "AWS_LAMBDA_MAX_CONCURRENCY" not in self._environ
+        if not wanted or not self.on_lambda:
+            return
+        api = self._environ["AWS_LAMBDA_RUNTIME_API"]
+        try:
+            self.extension = Extension(api, register(api), self._turn)
+        except NotRegistered:
+            log.say("extension_not_registered", logging.WARNING)
+
+    # what it is made of, each when first asked for
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Raises SettingError."""
+        return load({**DEFAULTS, **with_secrets(self._environ, self._fetch)}, None)
+
+    @cached_property
+    def log(self) -> LambdaLog:
+        """From here on lines go to stdout, by way of Powertools."""
+        level = self._environ.get("LOG_LEVEL", "info").lower()
+        return LambdaLog(level if level in log.LEVELS else "info")
+
+    @cached_property
+    def board(self) -> EmfBoard:
+        """Where this process counts."""
+        return EmfBoard()
+
+    @cached_property
+    def loop(self) -> LoopThread:
+        """Where calls are relayed."""
+        return LoopThread()
+
+    @cached_property
+    def hosted(self) -> Hosted:
+        """Raises SettingError."""
+        built = build_hosted(self.settings, self.extension is None, self.board)
+        stages = replace(built.services.stages, upstream=bounded(built.services.stages.upstream))
+        return replace(built, services=replace(built.services, stages=stages))
+
+    @cached_property
+    def app(self) -> Application:
+        """The core."""
+        return create_app(self.hosted.services)
+
+    @cached_property
+    def consumer(self) -> Consumer:
+        """Raises SettingError."""
+        return self._open_consumer(self.settings, self.board)
+
+    # an invocation
+
+    def answer(self, event: Any, context: Any) -> dict[str, Any]:
+        """A request's. Raises TypeError for an event that is no request: it has a handler of its own."""
+        until = time.monotonic() + _remaining_s(context)
+        try:
+            self.log.begins(context)
+            sent_by = aws_events.front(event)
+            if sent_by is None:
+                log.say("event_unknown", logging.ERROR)
+                raise TypeError("no HTTP request: queues are for handlers.aws_lambda.settle, schedules for .scheduled")
+            return self._answer(event, sent_by, until)
+        finally:
+            self._ended(until)
+
+    def _answer(self, event: Mapping[str, Any], sent_by: aws_events.Front, until: float) -> dict[str, Any]:
+        try:
+            request = aws_events.read(event, sent_by)
+        except StewardError as error:
+            self._count(error)
+            return aws_events.spelled(refusal(error), event, sent_by)
+        streaming = sent_by is not aws_events.ALB_FRONT or self.settings.alb_streaming == "buffered"
+        cycle = BufferedCycle(request, sent_by, self._ascii_only, streaming)
+        left = until - time.monotonic()
+        margin = min(self.settings.after_response_budget_s + 2 * _LAST_S, left / 4)
+        try:
+            response = self.loop.run(self._relay(cycle, left - margin), left - _LAST_S)
+        except TimeoutError:
+            response = refusal(UpstreamTimeout(), request)
+        except Exception as exc:  # the runtime would print its words
+            log.error("relay_failed", exc)
+            response = refusal(InternalError(), request)
+        return cycle.spelled(response, event)
+
+    async def _relay(self, cycle: BufferedCycle, within_s: float) -> aws_events.Response:
+        ends = time.monotonic() + within_s
+        await self.hosted.prepare()
+        return await cycle.run(self.app, ends - time.monotonic())
+
+    def _count(self, error: StewardError) -> None:
+        refusals = self.hosted.services.stages.refusals
+        self.loop.loop.call_soon_threadsafe(refusals.count, error.code)
+
+    def _ended(self, until: float) -> None:
+        """The invocation is over, well or not."""
+        ends = min(until - _LAST_S, time.monotonic() + self.settings.after_response_budget_s)
+        if self.extension is not None:
+            self.extension.invocation_ended(ends)
+        else:
+            self._turn(ends)
+
+    def _turn(self, until: float | None) -> None:
+        """In the extension's thread; without one in the caller's, where as a rule nothing waits any more.
+
+        A call that was turned away leaves nothing, and costs the database nothing.
+        """
+        if self.hosted.by_call.waiting():
+            self.hosted.turn(until)
+        self.hosted.services.stages.refusals.tell()
+        self.board.flush()
+
+    @property
+    def _ascii_only(self) -> bool:
+        return self._environ.get("AWS_EXECUTION_ENV") not in _ASCII_ONLY_BEFORE
+
+    def settle(self, event: Any, context: Any) -> dict[str, Any]:
+        """A batch of SQS: the ids of those that the queue is to hand out again."""
+        from handlers.aws_batch import partial_failures
+
+        self.log.begins(context)
+        until = time.monotonic() + _remaining_s(context) - 2 * _LAST_S
+        try:
+            return partial_failures(event, lambda messages: self.consumer.settle(messages, until))
+        finally:
+            self.board.flush()
+            self._unasked()
+
+    def sweep(self, context: Any) -> dict[str, Any]:
+        """What a schedule runs."""
+        self.log.begins(context)
+        try:
+            self.hosted.sweep(time.monotonic() + _remaining_s(context) - 2 * _LAST_S)
+        finally:
+            self.board.flush()
+            self._unasked()
+        return {"swept": True}
+
+    def _unasked(self) -> None:
+        """An extension that was registered waits for every invocation, also for one that left nothing to do."""
+        if self.extension is not None:
+            self.extension.invocation_ended(time.monotonic())
+
+    def close(self) -> None:
+        """For a process that ends well: one last turn, and everything is given back."""
+        if "hosted" in self.__dict__:
+            self.loop.run(self.hosted.close(), 30.0)
+        if "loop" in self.__dict__:
+            self.loop.close()
+
+
+def _remaining_s(context: Any) -> float:
+    """Of this invocation. Where nobody says, a minute."""
+    asked = getattr(context, "get_remaining_time_in_millis", None)
+    return max(1.0, asked() / 1000) if callable(asked) else _NO_CONTEXT_S

@@ -1,0 +1,74 @@
+"""The core between the calls of a host that gives no time of its own: prepared before a call, a turn after it.
+
+It knows neither the host nor its server. Where the piece that ends a response waits for its turn already
+(AFTER_RESPONSE_WAIT), nothing is left to do after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from steward.app import create_app
+from steward.proxy import Receive, Scope, Send
+from steward.settings import Settings
+from steward.wiring.hosted import Hosted
+from steward.wiring.tasks import open_tasks
+
+_ALIVE = b"/health"
+"""Asked of a process that may not have heard its database: nothing is prepared for it."""
+
+
+class HostedApp:
+    """ASGI: what callers are served by."""
+
+    def __init__(self, settings: Settings, hosted: Hosted, caller_waits: bool) -> None:
+        """`caller_waits`: what the host does unless AFTER_RESPONSE_WAIT says otherwise. Raises SettingError."""
+        self._hosted = hosted
+        self._app = create_app(hosted.services, open_tasks(settings, self._sweep))
+        waits = settings.after_response_wait
+        self._turns = None if (caller_waits if waits is None else waits) else _Turns(hosted)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http" and scope["raw_path"] != _ALIVE:
+            await self._hosted.prepare()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if self._turns is not None:
+                self._turns.ask()
+
+    async def rest(self) -> None:
+        """Waits for the turn that runs."""
+        if self._turns is not None:
+            await self._turns.rest()
+
+    def _sweep(self, until: float) -> None:
+        """What waits in this process, then all that is due."""
+        self._hosted.turn()
+        self._hosted.sweep(until)
+
+
+class _Turns:
+    """One turn at a time, and one more where calls ended meanwhile."""
+
+    def __init__(self, hosted: Hosted) -> None:
+        self._hosted = hosted
+        self._asked = False
+        self._running: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """A call ended."""
+        self._asked = True
+        if self._running is None or self._running.done():
+            self._running = asyncio.ensure_future(self._run())
+
+    async def rest(self) -> None:
+        """Until none runs."""
+        if self._running is not None:
+            await asyncio.wait((self._running,))
+
+    async def _run(self) -> None:
+        while self._asked:
+            self._asked = False
+            await asyncio.to_thread(self._hosted.turn)

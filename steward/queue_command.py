@@ -1,0 +1,122 @@
+"""`steward queue ...`: how much waits between relays and whoever settles, and what was set aside, sent back.
+
+It shows ids and codes, opens messages to see whether they are ours, and shows nothing of what they say.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from steward.carrier import Carrier, Delivery
+from steward.errors import MessageRefused, StewardError
+from steward.printing import as_json
+from steward.sealed_message import MessageSealer
+from steward.settings import Settings
+from steward.wiring.commands import open_carrier
+
+NO_DEAD_LETTERS = (
+    "The queue has no dead-letter queue. SQS: give it a RedrivePolicy; Pub/Sub: set PUBSUB_DEAD_LETTER_SUBSCRIPTION."
+)
+_AT_ONCE = 10
+_HIDDEN_S = 120
+_WAIT_S = 2.0
+_SAID_EVERY = 100
+
+
+@dataclass(slots=True)
+class Redriven:
+    """What became of the messages of a dead-letter queue."""
+
+    moved: int = 0
+    stay: list[tuple[str, str]] = field(default_factory=list)
+    """Those that do not open: the queue's name for each, and why."""
+
+
+def depth(settings: Settings, json: bool) -> int:
+    """Messages in the queue and in its dead-letter queue, hidden ones too."""
+    with ExitStack() as undo:
+        carrier, _ = open_carrier(settings, undo)
+        dead = carrier.dead()
+        if dead is not None:
+            undo.callback(dead.close)
+        counts = {"queue": carrier.depth(), "dead_letters": None if dead is None else dead.depth()}
+    if json:
+        sys.stdout.write(as_json(counts))
+        return 0
+    print(f"queue         {_shown(counts['queue'])}")
+    print(f"dead letters  {'there is no dead-letter queue' if dead is None else _shown(counts['dead_letters'])}")
+    return 0
+
+
+def redrive(settings: Settings, most: int | None, dry_run: bool, json: bool) -> int:
+    """Sends back what opens; 1 when something does not, which stays where it is."""
+    with ExitStack() as undo:
+        carrier, sealer = open_carrier(settings, undo)
+        dead = carrier.dead()
+        if dead is None:
+            raise StewardError(NO_DEAD_LETTERS)
+        undo.callback(dead.close)
+        redriven = redrive_all(carrier, dead, sealer, most, dry_run)
+    if json:
+        stay = [{"message_id": message_id, "code": code} for message_id, code in redriven.stay]
+        sys.stdout.write(as_json({"moved": redriven.moved, "dry_run": dry_run, "stay": stay}))
+        return 1 if redriven.stay else 0
+    print(f"{redriven.moved} messages {'would go' if dry_run else 'went'} back to the queue.")
+    for message_id, code in redriven.stay:
+        print(f"{message_id}  stays: {code}")
+    return 1 if redriven.stay else 0
+
+
+def redrive_all(
+    carrier: Carrier, dead: Carrier, sealer: MessageSealer, most: int | None, dry_run: bool, wait_s: float = _WAIT_S
+) -> Redriven:
+    """From `dead` to `carrier`: sent first, then taken away, so that one is rather there twice than lost.
+
+    Stops when none comes any more, or once `most` were moved. Raises QueueFault.
+    """
+    redriven = Redriven()
+    seen: set[str] = set()
+    staying: list[str] = []
+    try:
+        while most is None or redriven.moved < most:
+            asked = _AT_ONCE if most is None else min(_AT_ONCE, most - redriven.moved)
+            deliveries = dead.receive(asked, wait_s, _HIDDEN_S)
+            fresh = [each for each in deliveries if each.message_id not in seen]
+            staying += [each.receipt for each in deliveries if each.message_id in seen]
+            if not fresh:
+                break
+            seen.update(each.message_id for each in fresh)
+            for delivery in fresh:
+                if not _moved(carrier, dead, sealer, delivery, dry_run, redriven):
+                    staying.append(delivery.receipt)
+                _say_progress(redriven.moved + len(redriven.stay))
+    finally:
+        dead.hide(staying, 0)
+    return redriven
+
+
+def _moved(  # noqa: PLR0913, PLR0917 - one step of the loop above
+    carrier: Carrier, dead: Carrier, sealer: MessageSealer, delivery: Delivery, dry_run: bool, redriven: Redriven
+) -> bool:
+    try:
+        call = sealer.open(delivery.text)
+    except MessageRefused as exc:
+        redriven.stay.append((delivery.message_id, exc.reason))
+        return False
+    redriven.moved += 1
+    if dry_run:
+        return False
+    carrier.send(delivery.text, call.id)
+    dead.done([delivery.receipt])
+    return True
+
+
+def _say_progress(seen: int) -> None:
+    if seen % _SAID_EVERY == 0:
+        print(f"{seen} messages looked at", file=sys.stderr)
+
+
+def _shown(count: int | None) -> str:
+    return "not told; see num_undelivered_messages in Cloud Monitoring" if count is None else f"{count:,}"

@@ -1,0 +1,79 @@
+"""Pub/Sub beyond the contract of carriers: who it says it is, what faults mean, and what it never follows."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from steward.adapters.pubsub import PubsubCarrier, PubsubPlace, PubsubWay
+from steward.errors import QueueFault, QueueRefused, QueueUnavailable
+from tests.servers.pubsub import PubsubStandIn
+
+
+def as_google(server: PubsubStandIn, token: str = "the-token") -> PubsubCarrier:
+    """The stand-in in Google's place."""
+    place = replace(server.place(), emulator=None)
+    return PubsubCarrier(place, PubsubWay(token=lambda: token, address=f"http://{server.host}"))
+
+
+def test_each_call_carries_the_hosts_own_token_and_a_stand_in_gets_none(pubsub_server: PubsubStandIn) -> None:
+    with contextlib.closing(as_google(pubsub_server)) as carrier:
+        carrier.send("dGV4dA==", uuid4())
+        [one] = carrier.receive(1, 0, 60)
+        carrier.done([one.receipt])
+    assert {headers.get("authorization") for _, _, headers in pubsub_server.asked} == {"Bearer the-token"}
+    pubsub_server.asked.clear()
+    with contextlib.closing(PubsubCarrier(pubsub_server.place())) as carrier:
+        carrier.send("dGV4dA==", uuid4())
+    assert [headers.get("authorization") for _, _, headers in pubsub_server.asked] == [None]
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [(401, QueueRefused), (403, QueueRefused), (404, QueueRefused), (302, QueueRefused)]
+    + [(408, QueueUnavailable), (429, QueueUnavailable), (500, QueueUnavailable), (503, QueueUnavailable)],
+)
+def test_a_fault_passes_by_itself_or_does_not(
+    pubsub_server: PubsubStandIn, status: int, fault: type[QueueFault]
+) -> None:
+    pubsub_server.wrong = lambda verb: (status, b'{"error": {"message": "CANARY"}}')
+    with contextlib.closing(PubsubCarrier(pubsub_server.place())) as carrier, pytest.raises(fault) as raised:
+        carrier.send("dGV4dA==", uuid4())
+    assert "CANARY" not in str(raised.value)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"receivedMessages": [7]}', b'{"receivedMessages": [{}]}'])
+def test_an_answer_that_is_garbage_is_an_outage(pubsub_server: PubsubStandIn, body: bytes) -> None:
+    pubsub_server.wrong = lambda verb: (200, body)
+    with contextlib.closing(PubsubCarrier(pubsub_server.place())) as carrier, pytest.raises(QueueUnavailable):
+        carrier.receive(1, 0, 60)
+
+
+def test_what_was_not_published_is_not_taken_for_sent(pubsub_server: PubsubStandIn) -> None:
+    pubsub_server.wrong = lambda verb: (200, b"{}")
+    with contextlib.closing(PubsubCarrier(pubsub_server.place())) as carrier, pytest.raises(QueueUnavailable):
+        carrier.send("dGV4dA==", uuid4())
+
+
+def test_without_a_subscription_it_can_send_and_not_read(pubsub_server: PubsubStandIn) -> None:
+    place = replace(pubsub_server.place(), subscription=None, dead_subscription=None)
+    with contextlib.closing(PubsubCarrier(place)) as carrier:
+        carrier.send("dGV4dA==", uuid4())
+        with pytest.raises(QueueRefused):
+            carrier.receive(1, 0, 60)
+        assert carrier.dead() is None
+
+
+def test_nobody_there_is_an_outage() -> None:
+    place = PubsubPlace("projects/acme-prod/topics/calls", None, None, "127.0.0.1:1")
+    with contextlib.closing(PubsubCarrier(place)) as carrier, pytest.raises(QueueUnavailable):
+        carrier.send("dGV4dA==", uuid4())
+
+
+def test_once_closed_it_connects_no_more(pubsub_carrier: PubsubCarrier) -> None:
+    pubsub_carrier.close()
+    with pytest.raises(QueueUnavailable):
+        pubsub_carrier.send("dGV4dA==", uuid4())
