@@ -36,6 +36,7 @@ from tests.servers.examples import respond
 from tests.servers.ingest_butler import IngestButler
 from tests.servers.lambda_sandbox import Invocation, Reset, Sandbox, Then
 from tests.servers.plain_http import Message, Request
+from tests.servers.postgres import _with_template
 from tests.servers.postgres_way import Way, way_to
 from tests.servers.socket_provider import Answer, Provider, Received
 from tests.servers.steward import Installation
@@ -123,6 +124,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         data.chmod(0o755)
         server = undo.enter_context(LocalPostgres(data / "data", tcp=True, for_tests=True))
         assert server.tcp_port is not None
+        _with_template(server)
         way = undo.enter_context(way_to("127.0.0.1", server.tcp_port))
         provider = Provider(respond)
         undo.callback(provider.close)

@@ -1,12 +1,14 @@
-"""A Steward as it runs in production: a process of its own, set up by its own commands, on real services.
+"""A Steward as it runs in production: a process of its own, on real services.
 
-It refuses shortcuts: settings go in by the environment, keys come from `steward keys create`, rows are read from
-PostgreSQL and bodies from the store's folder. What the process writes is kept for searches.
+Settings go in by the environment, rows are read from PostgreSQL and bodies from the store's folder. What the process
+writes is kept for searches. The database is a copy of a migrated one, and the key is made through the directory: the
+commands take a second each. That they do it is shown by `tests/test_cli.py` and `tests/test_packaging.py`.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import re
 import secrets
@@ -26,11 +28,13 @@ import pytest
 from sqlalchemy import text
 
 from steward.adapters.postgres_connection import PostgresAddress, open_engine
+from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
 from steward.words import Secret
 from tests.servers.plain_http import Ended, Message, Request, call
+from tests.servers.postgres import ENCRYPTION_KEY, KEYRING, TEMPLATE
 from tests.servers.socket_provider import Provider
 from tests.servers.waiting import eventually
 
@@ -45,21 +49,21 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class Installation:
-    """A database, a store and a key, set up by the product's own commands; who serves it is another matter."""
+    """A database, a store and a key; who serves it is another matter."""
 
     key: str
     """`mdm_sk_...`"""
     key_id: UUID
     environ: Mapping[str, str]
-    """What it was set up with, for other commands on the same installation."""
+    """What it was set up with, for commands on the installation."""
     bodies: Path
     """The store's folder."""
     log: Path
-    """All that its process wrote, stdout and stderr."""
+    """All that who serves it wrote, stdout and stderr."""
     ledger: PostgresLedger
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        """Another `steward` command on this installation."""
+        """A `steward` command on this installation."""
         return run_command(self.environ, *arguments)
 
     def said(self) -> bytes:
@@ -128,7 +132,7 @@ def running_steward(
     settings: Mapping[str, str] | None = None,
     start: Start = _by_command,
 ) -> Iterator[RunningSteward]:
-    """Migrates a new database, makes a key, serves until the block ends; then it must end well by itself.
+    """A new database with a key, and who serves on it until the block ends; then it must end well by itself.
 
     `settings` win over what is set here. A process that the block itself ended is left at that. `start`: see `served`.
     """
@@ -138,7 +142,7 @@ def running_steward(
 
 @contextmanager
 def served(made: Installation, start: Start = _by_command) -> Iterator[RunningSteward]:
-    """A server on an installation, until the block ends; it names its port in the log, or has the one of its PORT."""
+    """What serves an installation, until the block ends; it names its port in the log, or has the one of its PORT."""
     with start(made.environ, made.log) as process:
         known = {each.name: getattr(made, each.name) for each in fields(made)}
         port = _port_once_ready(process, made.log, int(made.environ["PORT"]))
@@ -153,23 +157,21 @@ def installed(
     settings: Mapping[str, str] | None = None,
     tcp: bool = False,
 ) -> Iterator[Installation]:
-    """Migrates a new database and makes a key; nobody serves it. `settings` win over what is set here.
+    """A new database with a key, which nobody serves. `settings` win over what is set here.
 
     `tcp`: by 127.0.0.1, whose port stays the same when the server is started again.
     """
-    address = new_database(server)
+    address = new_database(server, TEMPLATE)
     if tcp:
         assert server.tcp_port is not None
         address = replace(address, host="127.0.0.1", port=server.tcp_port)
-    environ = {**_environ(address, folder, provider_url), **(settings or {})}
-    _expect_success(run_command(environ, "migrate"))
-    created = orjson.loads(_expect_success(run_command(environ, "keys", "create", "--name", "tests", "--json")).stdout)
-    engine = open_engine(address)
+    key, engine = "mdm_sk_" + secrets.token_urlsafe(32), open_engine(address)
     try:
+        digest = hashlib.sha256(key.encode()).hexdigest()
         yield Installation(
-            key=created["key"],
-            key_id=UUID(created["id"]),
-            environ=environ,
+            key=key,
+            key_id=PostgresDirectory(engine, KEYRING).create_key(LOCAL_ORG, "tests", digest).id,
+            environ={**_environ(address, folder, provider_url), "ENCRYPTION_KEY": ENCRYPTION_KEY, **(settings or {})},
             bodies=folder / "bodies",
             log=folder / "steward.log",
             ledger=PostgresLedger(engine),
@@ -178,13 +180,14 @@ def installed(
         engine.dispose()
 
 
-def new_database(server: LocalPostgres) -> PostgresAddress:
+def new_database(server: LocalPostgres, template: str = "template1") -> PostgresAddress:
+    """Nothing is in it, or what is in the template."""
     name = f"steward_{next(_numbers)}"
     address = PostgresAddress(server.host, server.port, server.user, server.password, server.database, "disable")
-    engine = open_engine(address)
+    engine, create = open_engine(address), f"CREATE DATABASE {name} TEMPLATE {template}"
     try:
         with engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(create))
     finally:
         engine.dispose()
     return replace(address, database=name)
@@ -215,11 +218,6 @@ def _environ(address: PostgresAddress, folder: Path, provider_url: str) -> dict[
         "SHUTDOWN_DELAY": "0",
         "LOG_LEVEL": "debug",
     }
-
-
-def _expect_success(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
-    assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
-    return done
 
 
 @contextmanager
