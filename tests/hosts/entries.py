@@ -25,6 +25,8 @@ from tests.servers.steward import Installation, RunningSteward, installed, serve
 
 BUFFERED = "handlers.aws_lambda.handler"
 STREAMING = (sys.executable, "-m")
+COUNTS = "steward-metrics-"
+"""The folder in which a server's processes count for `/metrics`, from their start on: numbers, of no one call."""
 NOT_ON_LAMBDA = ("HOST", "PORT", "SPOOL_DIR", "SHUTDOWN_DELAY", "TMPDIR")
 TOKEN = "mdm_st_0" + "t" * 32
 
@@ -133,7 +135,9 @@ def container(ground: Ground, undo: ExitStack) -> Entry:
 
 def cloud_function(ground: Ground, undo: ExitStack) -> Entry:
     """The framework's own server by socket, in the environment that Google gives a function."""
-    environ = {**on_lambda(ground.made.environ), **ON_GOOGLE, "PORT": str(free_port())}
+    tmp = ground.folder / "tmp"
+    tmp.mkdir()
+    environ = {**on_lambda(ground.made.environ), **ON_GOOGLE, "PORT": str(free_port()), "TMPDIR": str(tmp)}
     made = replace(ground.made, environ=environ, log=ground.folder / "log")
     running = undo.enter_context(served(made, function))
 
@@ -148,6 +152,7 @@ def cloud_function(ground: Ground, undo: ExitStack) -> Entry:
         framed={b"function-execution-id"},
         verdicts={"an asterisk": 404},
         port=running.port,
+        left=lambda: sorted(path.name for path in tmp.iterdir() if not path.name.startswith(COUNTS)),
     )
 
 

@@ -40,9 +40,10 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gate"
 
 
-def state_of(pid: int) -> str:
-    """What the kernel says a process does: T is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def stopped(pid: int) -> bool:
+    """Whether the kernel says so of every thread: one on another processor stops a moment later."""
+    states = {task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").glob("*/stat")}
+    return states == {"T"}
 
 
 def ticks_of(pid: int) -> int:
@@ -55,7 +56,7 @@ def test_a_thread_makes_no_progress_while_frozen(sandbox: MakeSandbox) -> None:
     one, other = sandbox(), sandbox()
     first = one.invoke({"do": "count"})
     one.idle()
-    eventually(lambda: state_of(one.process.pid) == "T")
+    eventually(lambda: stopped(one.process.pid))
     used = ticks_of(one.process.pid)
     for _ in range(50):
         other.invoke({"do": "nothing"})
@@ -148,7 +149,7 @@ def test_killed_in_the_instant_of_the_answer(sandbox: MakeSandbox) -> None:
 def test_frozen_in_the_instant_of_the_answer(sandbox: MakeSandbox) -> None:
     one = sandbox()
     one.invoke({"do": "nothing"}, then="freeze")
-    eventually(lambda: state_of(one.process.pid) == "T")
+    eventually(lambda: stopped(one.process.pid))
     one.thaw()
     assert one.invoke({"do": "nothing"})["event"] == {"do": "nothing"}
 
