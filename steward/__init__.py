@@ -4,7 +4,7 @@
                                                                                                                  |
        while the caller waits -----------------------------------------------------------------------------------|---
        after the last byte                                                                                       v
-                                                      AfterResponse.submit(exchange)   inline | spool
+                                                      AfterResponse.submit(exchange)   inline | spool | queue
                                                                                                                  |
        settle:   Exchange --meter--> Usage|None --price--> Cost|None --store--> BodyRef --> Record --> Ledger
 
@@ -13,6 +13,8 @@ The way of a request     proxy.py first; then authenticate.py detect.py rewrite.
 After the last byte      settle.py; it calls meter.py, body_object.py and price.py (pricebook.py pricelist.py
                          pricemoves.py pricenames.py rates.py). settling.py does so for a durable queue, round by round
                          (in_hand.py putting.py backoff.py); reconcile.py looks for what went wrong nevertheless.
+Through a cloud's queue  sealed_message.py (what lies in it), claims.py (large calls, by way of their bucket),
+                         carrier.py (SQS, Pub/Sub, memory), consuming.py (batches that a host hands over).
 The nouns and the seams  exchange.py destination.py errors.py ports.py words.py.
 On a schedule            clockwork.py runs export.py (export_record.py), which tells Butler of rows, through
                          logged_butler.py (egress_chain.py), which keeps what was told; egress_retention.py ends
@@ -23,8 +25,8 @@ What may be said         egress.py (everything that may leave), domains.py (by v
                          metrics.py (metric_names.py metric_files.py counted_calls.py).
 Settings and secrets     settings.py (setting_table.py values.py body_store_url.py), seal.py.
 Putting it together      wiring/ (relay.py settler.py viewer.py commands.py: what each of them runs on, and the
-                         pieces these are made of), app.py, cli.py (spool_command.py reconcile_command.py
-                         egress_command.py egress_log_command.py export_command.py
+                         pieces these are made of), app.py, cli.py (spool_command.py queue_command.py
+                         reconcile_command.py egress_command.py egress_log_command.py export_command.py
                          registration_command.py), version.py; api/ are our own routes. handlers/ beside
                          this package: container.py, supervisor.py, settler.py.
 Bytes and providers      wire/ and providers/: no socket, no clock.

@@ -53,14 +53,20 @@ class Consumer:
 
         Exports once, in the end, until a monotonic moment (without it, for EXPORT_S). Raises nothing.
         """
-        self._quietly("look_failed", self._around.before)
+        try:
+            self._around.before()
+        except Exception as exc:  # what was known stays in force
+            log.error("look_failed", exc)
         said: dict[str, str | None] = {}
         for at in range(0, len(messages), AT_ONCE):
             for message_id, code in self._settled(messages[at : at + AT_ONCE]):
                 said[message_id] = said.get(message_id) or code
         if any(code is None for code in said.values()):
             ends = time.monotonic() + EXPORT_S if until is None else until
-            self._quietly("export_failed", lambda: self._around.export(ends))
+            try:
+                self._around.export(ends)
+            except Exception as exc:  # the rows are in: whoever exports next has them
+                log.error("export_failed", exc)
         return said
 
     def close(self) -> None:
@@ -132,13 +138,6 @@ class Consumer:
                 log.error("row_poisoned", exc, id=records[0].id)
                 return {records[0].id: "row_broken"}
         return {request_id: code for record in records for request_id, code in self._recorded([record]).items()}
-
-    @staticmethod
-    def _quietly(event: str, do: Callable[[], None]) -> None:
-        try:
-            do()
-        except Exception as exc:
-            log.error(event, exc)
 
 
 def _end(settling: Settling) -> str | None:

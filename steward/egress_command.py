@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TextIO
 from urllib.parse import urlsplit
 
@@ -78,6 +78,7 @@ def allowed_hosts(settings: Settings, registered: Sequence[Registration] | None 
         *_proxy(settings),
         *_bodies(settings.body_store, "BODY_STORE_URL"),
         *_allowed(settings),
+        *_queue(settings),
         *_prices(settings),
         *_sign_in(settings),
         *_signed_calls(settings),
@@ -149,17 +150,35 @@ def _s3_hosts(store: S3Destination) -> list[str]:
     return [f"{bucket}s3.amazonaws.com", regional] if region in {"*", "us-east-1"} else [regional]
 
 
-def _role_hosts(store: S3Destination | GcsDestination) -> list[tuple[str, int]]:
+_AWS_ROLES = (("169.254.169.254", 80), ("169.254.170.2", 80), ("169.254.170.23", 80), ("sts.*.amazonaws.com", 443))
+_GOOGLE_ROLES = (
+    ("metadata.google.internal", 80),
+    *((name, 443) for name in ("oauth2.googleapis.com", "sts.googleapis.com", "iamcredentials.googleapis.com")),
+)
+
+
+def _role_hosts(store: S3Destination | GcsDestination) -> Sequence[tuple[str, int]]:
     """Where a role may come from: one of these, as the host has it."""
-    if isinstance(store, GcsDestination):
-        names = ("oauth2.googleapis.com", "sts.googleapis.com", "iamcredentials.googleapis.com")
-        return [("metadata.google.internal", 80), *((name, 443) for name in names)]
-    return [("169.254.169.254", 80), ("169.254.170.2", 80), ("169.254.170.23", 80), ("sts.*.amazonaws.com", 443)]
+    return _GOOGLE_ROLES if isinstance(store, GcsDestination) else _AWS_ROLES
 
 
 def _address(url: str, setting: str) -> Host:
     parts = urlsplit(url)
     return Host("bodies", parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), setting)
+
+
+def _queue(settings: Settings) -> Iterator[Host]:
+    """The host's own role speaks to it; where that comes from, besides."""
+    if settings.after_response == "sqs" and settings.sqs_queue_url is not None:
+        yield replace(_address(settings.sqs_queue_url.endpoint, "SQS_QUEUE_URL"), what="queue")
+        yield from (Host("role", name, port, "SQS_QUEUE_URL") for name, port in _AWS_ROLES)
+    if settings.after_response == "pubsub":
+        if settings.pubsub_emulator_host is not None:
+            emulator = _address(f"http://{settings.pubsub_emulator_host}", "PUBSUB_EMULATOR_HOST")
+            yield replace(emulator, what="queue")
+            return
+        yield Host("queue", "pubsub.googleapis.com", 443, f"PUBSUB_TOPIC{_through(settings)}")
+        yield from (Host("role", name, port, "PUBSUB_TOPIC") for name, port in _GOOGLE_ROLES)
 
 
 def _prices(settings: Settings) -> Iterator[Host]:

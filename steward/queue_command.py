@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from steward.carrier import Carrier, Delivery
 from steward.errors import MessageRefused, StewardError
+from steward.exchange import Exchange
 from steward.printing import as_json
 from steward.sealed_message import MessageSealer
 from steward.settings import Settings
@@ -23,6 +25,17 @@ _AT_ONCE = 10
 _HIDDEN_S = 120
 _WAIT_S = 2.0
 _SAID_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which dead letters."""
+
+    most: int | None = None
+    """None: all."""
+    dry_run: bool = False
+    wait_s: float = _WAIT_S
+    """How long the queue is asked at a time."""
 
 
 @dataclass(slots=True)
@@ -58,7 +71,7 @@ def redrive(settings: Settings, most: int | None, dry_run: bool, json: bool) -> 
         if dead is None:
             raise StewardError(NO_DEAD_LETTERS)
         undo.callback(dead.close)
-        redriven = redrive_all(carrier, dead, sealer, most, dry_run)
+        redriven = redrive_all(carrier, dead, sealer, Wanted(most, dry_run))
     if json:
         stay = [{"message_id": message_id, "code": code} for message_id, code in redriven.stay]
         sys.stdout.write(as_json({"moved": redriven.moved, "dry_run": dry_run, "stay": stay}))
@@ -69,27 +82,28 @@ def redrive(settings: Settings, most: int | None, dry_run: bool, json: bool) -> 
     return 1 if redriven.stay else 0
 
 
-def redrive_all(
-    carrier: Carrier, dead: Carrier, sealer: MessageSealer, most: int | None, dry_run: bool, wait_s: float = _WAIT_S
-) -> Redriven:
+def redrive_all(carrier: Carrier, dead: Carrier, sealer: MessageSealer, wanted: Wanted = Wanted()) -> Redriven:
     """From `dead` to `carrier`: sent first, then taken away, so that one is rather there twice than lost.
 
-    Stops when none comes any more, or once `most` were moved. Raises QueueFault.
+    Stops when none comes any more, or once so many were moved. Raises QueueFault.
     """
     redriven = Redriven()
     seen: set[str] = set()
     staying: list[str] = []
     try:
-        while most is None or redriven.moved < most:
-            asked = _AT_ONCE if most is None else min(_AT_ONCE, most - redriven.moved)
-            deliveries = dead.receive(asked, wait_s, _HIDDEN_S)
+        while (left := _AT_ONCE if wanted.most is None else wanted.most - redriven.moved) > 0:
+            deliveries = dead.receive(min(_AT_ONCE, left), wanted.wait_s, _HIDDEN_S)
             fresh = [each for each in deliveries if each.message_id not in seen]
             staying += [each.receipt for each in deliveries if each.message_id in seen]
             if not fresh:
                 break
             seen.update(each.message_id for each in fresh)
             for delivery in fresh:
-                if not _moved(carrier, dead, sealer, delivery, dry_run, redriven):
+                call_id = _opens(sealer, delivery, redriven)
+                if call_id is not None and not wanted.dry_run:
+                    carrier.send(delivery.text, call_id)
+                    dead.done([delivery.receipt])
+                else:
                     staying.append(delivery.receipt)
                 _say_progress(redriven.moved + len(redriven.stay))
     finally:
@@ -97,20 +111,18 @@ def redrive_all(
     return redriven
 
 
-def _moved(  # noqa: PLR0913, PLR0917 - one step of the loop above
-    carrier: Carrier, dead: Carrier, sealer: MessageSealer, delivery: Delivery, dry_run: bool, redriven: Redriven
-) -> bool:
+def _opens(sealer: MessageSealer, delivery: Delivery, redriven: Redriven) -> UUID | None:
+    """The call's id; None when it is not ours."""
     try:
         call = sealer.open(delivery.text)
     except MessageRefused as exc:
         redriven.stay.append((delivery.message_id, exc.reason))
-        return False
+        return None
+    if isinstance(call, Exchange):
+        call.request.close()
+        call.response.close()
     redriven.moved += 1
-    if dry_run:
-        return False
-    carrier.send(delivery.text, call.id)
-    dead.done([delivery.receipt])
-    return True
+    return call.id
 
 
 def _say_progress(seen: int) -> None:

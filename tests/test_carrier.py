@@ -1,4 +1,4 @@
-"""What every carrier of messages promises: sent is there, hidden is hidden, done is gone, and what fails is set aside."""
+"""What every carrier of messages promises: what is sent is there, what is done is gone, what fails is set aside."""
 
 from __future__ import annotations
 

@@ -99,8 +99,42 @@ def test_without_a_setting_there_are_the_database_and_the_providers() -> None:
             {"TASKS_SERVICE_ACCOUNT": "a@b.iam.gserviceaccount.com", "TASKS_AUDIENCE": "https://steward.example"},
             [("keys", "www.googleapis.com", 443)],
         ),
+        (
+            {
+                "AFTER_RESPONSE": "sqs",
+                "SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/calls",
+            },
+            [("queue", "sqs.eu-west-1.amazonaws.com", 443), *AWS_ROLE],
+        ),
+        (
+            {"AFTER_RESPONSE": "pubsub", "PUBSUB_TOPIC": "projects/acme-prod/topics/calls"},
+            [("queue", "pubsub.googleapis.com", 443), *GOOGLE_ROLE],
+        ),
+        (
+            {
+                "AFTER_RESPONSE": "pubsub",
+                "PUBSUB_TOPIC": "projects/acme-prod/topics/calls",
+                "PUBSUB_EMULATOR_HOST": "127.0.0.1:8085",
+            },
+            [("queue", "127.0.0.1", 8085)],
+        ),
     ],
-    ids=["files", "s3", "s3-region", "s3-china", "gcs", "allowed", "prices", "proxy", "sign-in", "no sign-in", "tasks"],
+    ids=[
+        "files",
+        "s3",
+        "s3-region",
+        "s3-china",
+        "gcs",
+        "allowed",
+        "prices",
+        "proxy",
+        "sign-in",
+        "no sign-in",
+        "tasks",
+        "sqs",
+        "pubsub",
+        "emulator",
+    ],
 )
 def test_each_setting_adds_what_it_needs(given: dict[str, str], expected: list[tuple[str, str, int]]) -> None:
     assert [each[:3] for each in found(POSTGRES_HOST="/run/postgresql", **given)] == [

@@ -20,7 +20,7 @@ import yaml
 from steward import metric_names as names
 from steward.exchange import BodyState, Outcome
 from steward.metric_names import TABLE, Metric
-from steward.metrics import CODES, VIEW_ACTS
+from steward.metrics import CODES, QUEUE_REASONS, VIEW_ACTS
 
 FOLDER = Path(__file__).parents[1] / "infra" / "monitoring"
 RUNBOOK = (FOLDER / "runbook.md").read_text()
@@ -28,6 +28,7 @@ WORDS = {
     "outcome": {str(outcome) for outcome in Outcome},
     "body_state": {str(state) for state in BodyState},
     "code": set(CODES),
+    "reason": set(QUEUE_REASONS),
     "result": {"stored", "refused", "unavailable", "written", "failed", "taken", "set_aside"},
     "role": {"relay", "settler"},
     "state": {"in_use", "idle"},

@@ -283,7 +283,8 @@ class _Alive(http.server.BaseHTTPRequestHandler):
 def test_the_manifests_set_what_the_settings_take(tmp_path: Path) -> None:
     secret = {"ENCRYPTION_KEY": KEY, "VIEW_AUTH": "token", "VIEW_URL": "https://bodies.example.com"}
     _, stateful = _manifest("statefulset")
-    told = load({**secret, **_environ(stateful)}, None)
+    (settings,) = _manifest("settings")
+    told = load({**secret, **settings["data"], **_environ(stateful)}, None)
     assert _ports(stateful) == {"http": told.port, "view": told.view_port, "ops": told.ops_port}
     assert told.view_host == "0.0.0.0"
     _, deployed = _manifest("butler")
@@ -320,7 +321,8 @@ def test_the_viewer_has_a_host_and_a_service_of_its_own() -> None:
 
 
 def _manifest(name: str) -> list[Any]:
-    return list(yaml.safe_load_all((ROOT / "infra" / "kubernetes" / f"{name}.yaml").read_text()))
+    (file,) = (ROOT / "infra" / "kubernetes").rglob(f"{name}.yaml")
+    return list(yaml.safe_load_all(file.read_text()))
 
 
 def _environ(workload: Any) -> dict[str, str]:

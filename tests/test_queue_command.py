@@ -9,7 +9,7 @@ import pytest
 from steward.carrier import MemoryCarrier
 from steward.errors import QueueUnavailable, SettingError
 from steward.price import PriceBook, bundled
-from steward.queue_command import depth, redrive, redrive_all
+from steward.queue_command import Wanted, depth, redrive, redrive_all
 from tests.messages import CANARY, House, call
 from tests.services import settings
 
@@ -36,7 +36,7 @@ def test_one_that_was_sent_and_not_taken_away_is_there_twice_rather_than_lost() 
     one = call()
     dead.send(house.text(one), one.id)
     with pytest.raises(QueueUnavailable):
-        redrive_all(queue, dead, house.sealer, None, False, 0)
+        redrive_all(queue, dead, house.sealer, Wanted(None, False, 0))
     assert (queue.depth(), dead.depth()) == (1, 1)
 
 
@@ -45,7 +45,7 @@ def test_many_say_how_far_it_is_and_never_what_they_hold(capfd: pytest.CaptureFi
     for _ in range(120):
         one = call()
         dead.send(house.text(one), one.id)
-    assert redrive_all(queue, dead, house.sealer, None, False, 0).moved == 120
+    assert redrive_all(queue, dead, house.sealer, Wanted(None, False, 0)).moved == 120
     said = capfd.readouterr()
     assert said.err == "100 messages looked at\n"
     assert CANARY not in said.out + said.err

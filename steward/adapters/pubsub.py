@@ -155,7 +155,7 @@ class PubsubCarrier(Carrier):
         return found
 
     def _posted(self, url: str, said: bytes, headers: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Response:
-        """Once more where a connection breaks: one that was frozen with its process is often dead. Twice does no harm."""
+        """Once more where a connection breaks: one frozen with its process is often dead. Twice does no harm."""
         try:
             return self._client().post(url, content=said, headers=headers, timeout=timeout)
         except (httpx.NetworkError, httpx.RemoteProtocolError):
@@ -186,7 +186,7 @@ class HostToken:
     def __call__(self) -> str:
         """Raises QueueRefused where there is no account, QueueUnavailable when it cannot be asked."""
         import google.auth
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError
+        from google.auth.exceptions import DefaultCredentialsError, RefreshError
         from google.auth.transport.requests import Request
 
         with self._lock:
@@ -200,7 +200,7 @@ class HostToken:
                 raise QueueRefused from exc
             except RefreshError as exc:
                 raise (QueueUnavailable if exc.retryable else QueueRefused) from exc
-            except GoogleAuthError as exc:
+            except Exception as exc:  # it has no closed list: a metadata service that answers oddly brings out any
                 raise QueueUnavailable from exc
         return token
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from steward import log
 from steward.carrier import Carrier, Delivery
@@ -84,13 +85,8 @@ class QueueReader(Settled):
         refused: Callable[[str], None] = lambda reason: None,
         limits: ReaderLimits = ReaderLimits(),
         now: Callable[[], float] = time.time,
-        ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Closes `carrier` in the end. `refused` is told of each message that does not open, and why.
-
-        `ready`: the threads ask for nothing before it says yes.
-        """
-        self._ready = ready
+        """Closes `carrier` in the end. `refused` is told of each message that does not open, and why."""
         self._carrier = carrier
         self._claims = claims
         self._refused = refused
@@ -103,9 +99,9 @@ class QueueReader(Settled):
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Asks the queue from now on, and keeps hidden what is in hand."""
-        for name, run in (("steward-queue-reads", self._reads), ("steward-queue-hides", self._hides)):
+    def start(self, ready: Callable[[], bool] = lambda: True) -> None:
+        """Asks the queue from now on, once `ready` says yes, and keeps hidden what is in hand."""
+        for name, run in (("steward-queue-reads", partial(self._reads, ready)), ("steward-queue-hides", self._hides)):
             thread = threading.Thread(target=run, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -274,9 +270,9 @@ class QueueReader(Settled):
 
     # threads
 
-    def _reads(self) -> None:
+    def _reads(self, ready: Callable[[], bool]) -> None:
         while not self._ending.is_set():
-            if not self._ready():
+            if not ready():
                 self._ending.wait(_LOOK_AGAIN_S)
                 continue
             came = self._poll_quietly(self._limits.wait_s)

@@ -80,4 +80,4 @@ def open_reader(settings: Settings, keyring: Keyring, stores: Stores, refused: C
     if settings.after_response == "pubsub" and settings.pubsub_subscription is None:
         raise SettingError("PUBSUB_SUBSCRIPTION: not set; who settles pulls from it.")
     claims = queue_claims(settings, keyring, stores, lambda: None)
-    return QueueReader(open_queue(settings), claims, refused, ready=lambda: stores.changes() > 0)
+    return QueueReader(open_queue(settings), claims, refused)

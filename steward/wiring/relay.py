@@ -30,6 +30,7 @@ from steward.wiring.body_stores import decided_stores, open_store
 from steward.wiring.butlers import butlers_when_asked
 from steward.wiring.database import directory_on, open_database, pooled, relay_conns, upkeep
 from steward.wiring.prices import price_book
+from steward.wiring.queues import open_queue
 from steward.wiring.schedule import open_clockwork
 from steward.wiring.upstreams import Upstreams
 from steward.wiring.watching import Background, CredentialKey, Health, kept_running, look_at_schema, watching
@@ -239,3 +240,5 @@ def check(settings: Settings) -> None:
     store = open_store(settings.body_store)
     if store is not None:
         store.close()
+    if settings.after_response in {"sqs", "pubsub"}:
+        open_queue(settings).close()

@@ -109,7 +109,7 @@ def _opened_queue(
         reader = open_reader(settings, keyring, stores, metrics.queue_refused(board))
 
         def begin() -> bool:
-            reader.start()
+            reader.start(lambda: stores.changes() > 0)
             return True
 
         return reader, begin

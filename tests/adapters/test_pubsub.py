@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,6 +16,7 @@ import pytest
 from steward.adapters.pubsub import PubsubCarrier, PubsubPlace, PubsubWay
 from steward.errors import QueueFault, QueueRefused, QueueUnavailable
 from tests.servers.pubsub import PubsubStandIn
+from tests.servers.stores import Asked, Said, Script
 
 
 def as_google(server: PubsubStandIn, token: str = "the-token") -> PubsubCarrier:
@@ -33,8 +39,10 @@ def test_each_call_carries_the_hosts_own_token_and_a_stand_in_gets_none(pubsub_s
 
 @pytest.mark.parametrize(
     ("status", "fault"),
-    [(401, QueueRefused), (403, QueueRefused), (404, QueueRefused), (302, QueueRefused)]
-    + [(408, QueueUnavailable), (429, QueueUnavailable), (500, QueueUnavailable), (503, QueueUnavailable)],
+    [
+        *((401, QueueRefused), (403, QueueRefused), (404, QueueRefused), (302, QueueRefused)),
+        *((408, QueueUnavailable), (429, QueueUnavailable), (500, QueueUnavailable), (503, QueueUnavailable)),
+    ],
 )
 def test_a_fault_passes_by_itself_or_does_not(
     pubsub_server: PubsubStandIn, status: int, fault: type[QueueFault]
@@ -77,3 +85,27 @@ def test_once_closed_it_connects_no_more(pubsub_carrier: PubsubCarrier) -> None:
     pubsub_carrier.close()
     with pytest.raises(QueueUnavailable):
         pubsub_carrier.send("dGV4dA==", uuid4())
+
+
+def test_the_hosts_own_account_is_asked_of_the_host(script: Script, tmp_path: Path) -> None:
+    """In a process of its own: Google's library reads where the host's metadata is when it is imported."""
+    answers = {
+        "/token": {"access_token": "the-host-s", "expires_in": 3600, "token_type": "Bearer"},
+        "/default/?recursive=true": {"email": "a@acme.iam.gserviceaccount.com", "scopes": [], "aliases": []},
+    }
+
+    def answer(asked: Asked) -> Said:
+        flavour = {"Metadata-Flavor": "Google", "Content-Type": "application/json"}
+        for ending, said in answers.items():
+            if ending in asked.path:
+                return Said(200, flavour, json.dumps(said).encode())
+        return Said(200, {"Metadata-Flavor": "Google", "Content-Type": "text/plain"}, b"acme-prod")
+
+    script.answer = answer
+    host = script.address.removeprefix("http://")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environ |= {"GCE_METADATA_HOST": host, "GCE_METADATA_IP": host, "GCE_METADATA_ROOT": host}
+    code = "from steward.adapters.pubsub import HostToken; token = HostToken(); print(token(), token())"
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "the-host-s the-host-s\n", done.stderr
+    assert len([asked for asked in script.asked if "/token" in asked.path]) == 1

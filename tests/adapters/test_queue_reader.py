@@ -35,8 +35,8 @@ def filled(house: House, count: int) -> MemoryCarrier:
 def test_its_threads_ask_only_once_it_is_ready_and_end_with_it(house: House) -> None:
     queue, ready = filled(house, 3), [False]
     limits = ReaderLimits(wait_s=0.01, pause_s=0.01)
-    reader = QueueReader(queue, house.claims, limits=limits, ready=lambda: ready[0])
-    reader.start()
+    reader = QueueReader(queue, house.claims, limits=limits)
+    reader.start(lambda: ready[0])
     assert reader.take(10, 1 << 20) == []
     ready[0] = True
     taken: list[object] = []

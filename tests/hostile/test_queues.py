@@ -32,7 +32,7 @@ from steward.errors import LedgerUnavailable, QueueRefused, QueueUnavailable, St
 from steward.exchange import LOCAL_ORG, Body, Exchange
 from steward.ports import Refused
 from steward.price import PriceBook, bundled
-from steward.queue_command import redrive_all
+from steward.queue_command import Wanted, redrive_all
 from steward.seal import Keyring
 from steward.sealed_message import Claim, MessageSealer
 from steward.settling import RoundLimits, Rounds
@@ -298,9 +298,9 @@ def test_poison_ends_among_the_dead_letters_and_comes_back_by_a_redrive(carrier:
     eventually(set_aside, 60)
     assert house.rows([bad.id, good.id]) == ["none", "stored"]
     ledger.poison = None
-    assert redrive_all(carrier, dead, house.sealer, None, True, 0).moved == 1
+    assert redrive_all(carrier, dead, house.sealer, Wanted(None, True, 0)).moved == 1
     assert carrier.receive(10, 0, 0) == []
-    redriven = redrive_all(carrier, dead, house.sealer, None, False, 0)
+    redriven = redrive_all(carrier, dead, house.sealer, Wanted(None, False, 0))
     assert (redriven.moved, redriven.stay) == (1, [])
     [back] = carrier.receive(10, 0, 60)
     assert house.settle(back.text) == [None]
@@ -315,9 +315,9 @@ def test_a_redrive_sends_back_what_opens_and_names_what_does_not(house: House) -
         behind.send(house.text(one), one.id)
     for message, _ in list(forgeries(house).values())[1:4]:
         behind.send(message if isinstance(message, str) else message.decode(), uuid4())
-    redriven = redrive_all(twin, behind, house.sealer, 10, False, 0)
+    redriven = redrive_all(twin, behind, house.sealer, Wanted(10, False, 0))
     assert (redriven.moved, twin.depth(), behind.depth()) == (10, 10, 18)
-    redriven = redrive_all(twin, behind, house.sealer, None, False, 0)
+    redriven = redrive_all(twin, behind, house.sealer, Wanted(None, False, 0))
     assert (redriven.moved, twin.depth(), behind.depth()) == (15, 25, 3)
     assert sorted(reason for _, reason in redriven.stay) == ["not_a_message", "not_a_message", "other_version"]
     assert len(behind.receive(10, 0, 0)) == 3, "what stays may be looked at, at once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -15,8 +16,11 @@ from steward.adapters.sqs import SqsCarrier
 from steward.errors import SettingError
 from steward.exchange import BodyState
 from steward.queue_values import SqsQueue
+from steward.wiring.hosted import build_hosted
 from steward.wiring.queues import open_queue, queue_name
-from tests.servers.plain_http import Request
+from steward.wiring.settler import build_settler
+from tests.messages import call
+from tests.servers.plain_http import Message, Request
 from tests.servers.socket_provider import Provider
 from tests.servers.steward import COMMAND, RunningSteward
 from tests.servers.stores import S3Server
@@ -35,6 +39,11 @@ def chat(size: int = 10) -> Request:
     return Request(b"POST", b"/v1/chat/completions", fields, octets)
 
 
+def request_id(answer: Message) -> bytes:
+    [ident] = answer.head.values(b"x-majordomo-request-id")
+    return ident
+
+
 def test_messages_are_bound_to_region_account_and_name_or_to_the_topic() -> None:
     sqs = settings(AFTER_RESPONSE="sqs", SQS_QUEUE_URL=URL)
     assert queue_name(sqs) == "sqs:eu-west-1:123456789012/calls"
@@ -43,6 +52,37 @@ def test_messages_are_bound_to_region_account_and_name_or_to_the_topic() -> None
         queue_name(settings())
     with pytest.raises(SettingError, match="AFTER_RESPONSE"):
         open_queue(settings())
+
+
+def test_who_pulls_must_be_told_from_where() -> None:
+    with pytest.raises(SettingError, match="PUBSUB_SUBSCRIPTION"):
+        build_settler(settings(AFTER_RESPONSE="pubsub", PUBSUB_TOPIC=TOPIC, PUBSUB_EMULATOR_HOST="127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"AFTER_RESPONSE": "sqs", "SQS_QUEUE_URL": "http://127.0.0.1:1/123456789012/calls"},
+        {"AFTER_RESPONSE": "pubsub", "PUBSUB_TOPIC": TOPIC, "PUBSUB_EMULATOR_HOST": "127.0.0.1:1"},
+    ],
+    ids=["sqs", "pubsub"],
+)
+def test_a_process_that_its_host_freezes_sends_too_and_settles_what_is_not_taken(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+    async def story() -> int:
+        hosted = build_hosted(settings(**given, POSTGRES_HOST="127.0.0.1", POSTGRES_PORT="1"), caller_waits=False)
+        accepted = hosted.services.after_response.submit(call())
+        assert accepted is not None
+        await accepted
+        waiting = hosted.by_call.waiting()
+        await hosted.close()
+        return waiting
+
+    assert asyncio.run(story()) == 1
 
 
 def in_environment(server: S3Server, queue: SqsQueue) -> dict[str, str]:
@@ -73,18 +113,19 @@ def test_what_one_process_relays_another_settles(
     running = make_steward(provider.url, **in_environment(host_role, queue))
     sizes = [10, 10, 400_000, 10]
     answers = [running.call(chat(size)) for size in sizes]
-    ids = [dict(answer.fields)[b"x-majordomo-request-id"] for answer in answers]
+    ids = [request_id(answer) for answer in answers]
     assert [answer.status for answer in answers] == [200] * 4
     assert running.rows() == []
     with contextlib.closing(SqsCarrier(queue)) as carrier:
         assert carrier.depth() == 4
-        lying = carrier.receive(10, 0, 0)
+        lying = carrier.receive(10, 0, 60)
+        carrier.hide([each.receipt for each in lying], 0)
         assert sorted(len(each.text) > 1000 for each in lying) == [False, True, True, True]
         assert not [each for each in lying if CANARY in each.text or "gpt-4o" in each.text]
         queued = list((running.bodies / "queued").rglob("*-*-*"))
         assert not [path for path in queued if path.is_file() and CANARY.encode() in path.read_bytes()]
         with settling(running.environ, tmp_path / "one.log"), settling(running.environ, tmp_path / "two.log"):
-            rows = [running.settled(request_id) for request_id in ids]
+            rows = [running.settled(ident) for ident in ids]
             assert [row.body_state for row in rows] == [BodyState.STORED] * 4
             assert CANARY in json.dumps(running.body(rows[2]))
             eventually(lambda: carrier.depth() == 0)
@@ -98,8 +139,8 @@ def test_while_the_queue_is_away_calls_are_settled_by_the_relay_itself(
 ) -> None:
     gone = SqsQueue(f"{host_role.address}/123456789012/no-such-queue", host_role.address, "us-east-1", "x")
     running = make_steward(provider.url, **in_environment(host_role, gone), BODY_RETRY_FOR="1h")
-    request_id = dict(running.call(chat()).fields)[b"x-majordomo-request-id"]
-    assert running.settled(request_id).body_state is BodyState.STORED
+    ident = request_id(running.call(chat()))
+    assert running.settled(ident).body_state is BodyState.STORED
     assert b"message_not_sent" in running.said()
     assert CANARY.encode() not in running.said()
 
@@ -109,7 +150,7 @@ def test_the_commands_show_what_waits_and_send_back_what_was_set_aside(
 ) -> None:
     queue = host_role.queue(max_receives=1)
     running = make_steward(provider.url, **in_environment(host_role, queue))
-    request_id = dict(running.call(chat()).fields)[b"x-majordomo-request-id"]
+    ident = request_id(running.call(chat()))
     with contextlib.closing(SqsCarrier(queue)) as carrier:
         carrier.receive(10, 0, 0)
         assert carrier.receive(10, 0, 0) == []
@@ -127,4 +168,4 @@ def test_the_commands_show_what_waits_and_send_back_what_was_set_aside(
         assert b"stays: not_a_message\n" in done.stdout
         assert json.loads(running.run("queue", "depth", "--json").stdout) == {"queue": 1, "dead_letters": 1}
     with settling(running.environ, running.log.with_name("settle.log")):
-        assert running.settled(request_id).body_state is BodyState.STORED
+        assert running.settled(ident).body_state is BodyState.STORED
