@@ -17,6 +17,8 @@ ARGS ?=
 # By another name than make's own, or `make -n` would run the recipe that says it.
 AGAIN = $(MAKE) --no-print-directory
 ONCE ?=
+ARCH ?= arm64
+PY ?=
 
 # Images of containers like to set it. Then every process of a run would compile this project anew, pytest all its tests.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,7 +28,7 @@ $(shell for name in $(VENVS); do stamp=.venv/$$name/made-here; \
 	[ ! -e $$stamp ] || { [ "$$(cat $$stamp)" = '$(CURDIR)' ] && .venv/$$name/bin/python -c '' >/dev/null 2>&1; } || rm -f $$stamp; \
 	done)
 
-.PHONY: help demo test lint code deployment faults soak bench lock tools clean python
+.PHONY: help demo test lint code deployment faults soak bench lambda lock tools clean python
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -74,8 +76,11 @@ faults: .venv/test/made-here ## the long cases of what dies and what is lost, te
 soak: .venv/test/made-here ## ten minutes of load: memory and descriptors of every process, printed, and flat
 	@.venv/test/bin/python -m tests.faults.soak $(ARGS)
 
-bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, the explorer in ten million calls (some 8 GB of disk)
+bench: .venv/test/made-here tools ## throughput and latency against nginx, settling, Lambda's cold start, the explorer in ten million calls (some 8 GB of disk)
 	@.venv/test/bin/python -m tests.bench $(ARGS)
+
+lambda: python ## build/steward-lambda.zip, for AWS Lambda (ARCH=arm64 or x86_64, PY=3.12)
+	@$(PYTHON) infra/lambda/package.py --arch '$(ARCH)' --python '$(PY)'
 
 lock: ## pin anew, from releases at least a week old (needs uv)
 	@infra/requirements/lock

@@ -1,4 +1,4 @@
-"""What a load balancer, a Function URL or API Gateway hands to Lambda, as a request; and an answer, as they want it back.
+"""What a load balancer, a Function URL or API Gateway hands to Lambda, as a request; an answer, as they want it back.
 
 It refuses what the container's listener refuses, in the same way (SECURITY F9), and crashes at nothing an event may
 hold: what is no request is one of our errors. Mangum's classes tell the fronts apart and spell the answer. The request
@@ -37,11 +37,24 @@ _AS_TEXT = LambdaConfig(api_gateway_base_path="", text_mime_types=TEXT_TYPES, ex
 _AS_BASE64 = LambdaConfig(api_gateway_base_path="", text_mime_types=[], exclude_headers=[])
 
 _METHODS = frozenset(
-    "ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
-    "PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK "
-    "UNSUBSCRIBE".split()
+    {
+        *("ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH", "MERGE"),
+        *("MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH"),
+        *("PURGE", "PUT", "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNLINK"),
+        *("UNLOCK", "UNSUBSCRIBE"),
+    }
 )
 """Those that the listener's parser knows, but for CONNECT."""
+
+_OF_THE_FRONT = frozenset(
+    {
+        *(b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto"),
+        *(b"x-amzn-trace-id", b"x-amzn-tls-cipher-suite", b"x-amzn-tls-version"),
+    }
+)
+"""Set by the front, about its own connection: no provider gets them."""
+_OF_THE_SIGNATURE = frozenset({b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"})
+_SIGNED = b"AWS4-"
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -150,7 +163,7 @@ def read(event: Mapping[str, Any], sent_by: Front) -> Request:
     raw_path = _path(_octets(target))
     _check(_method(method), raw_path, query, headers)
     body = _body(event)
-    return Request(_method(method), raw_path, query, _framed(headers, body), body, client)
+    return Request(_method(method), raw_path, query, _framed(_callers(headers, sent_by), body), body, client)
 
 
 def spelled(response: Response, event: Mapping[str, Any], sent_by: Front, as_text: bool = True) -> dict[str, Any]:
@@ -220,6 +233,17 @@ def _headers(event: Mapping[str, Any]) -> Headers:
     return found
 
 
+def _callers(headers: Headers, sent_by: Front) -> Headers:
+    """Without what the front set, and without a signature that it has checked: that is for it alone."""
+    kept = [item for item in headers if item[0] not in _OF_THE_FRONT]
+    if sent_by is ALB_FRONT:
+        return kept
+    signed = any(name == b"authorization" and value.startswith(_SIGNED) for name, value in kept)
+    if not signed:
+        return kept
+    return [item for item in kept if item[0] not in _OF_THE_SIGNATURE and not item[1].startswith(_SIGNED)]
+
+
 def _method(given: object) -> str:
     if given == "CONNECT":
         raise Unsupported
@@ -240,7 +264,7 @@ def _path(target: bytes) -> bytes:
 
 
 def _query(event: Mapping[str, Any], decoded: bool) -> bytes:
-    """The query, joined of what the front took apart. A load balancer leaves it as it was sent, API Gateway does not."""
+    """The query, joined of what the front took apart. A load balancer leaves it as sent, API Gateway does not."""
     given = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
     if not isinstance(given, Mapping):
         raise BadRequest

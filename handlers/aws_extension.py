@@ -49,14 +49,22 @@ class Extension:
         """Once for every invocation, however it ended: without it the sandbox would run into its time limit."""
         self._ended.put(until)
 
+    def close(self) -> None:
+        """It asks no more."""
+        self._pause.set()
+
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._api)
-        while True:
+        while not self._pause.is_set():
             try:
-                connection.request("GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier})
+                connection.request(
+                    "GET", f"{_PATH}/event/next", headers={"Lambda-Extension-Identifier": self._identifier}
+                )
                 answer = connection.getresponse()
                 event = answer.read()
             except (OSError, http.client.HTTPException) as exc:
+                if self._pause.is_set():
+                    return
                 log.error("extension_failed", exc)
                 connection.close()
                 self._pause.wait(_PAUSE_S)

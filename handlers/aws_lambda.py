@@ -1,4 +1,4 @@
-"""What Lambda calls: `handler` for an ALB, a Function URL or API Gateway, `settle` for SQS, `scheduled` for EventBridge.
+"""What Lambda calls: `handler` for ALB, Function URL and API Gateway, `settle` for SQS, `scheduled` for EventBridge.
 
 Started while the function starts, so that the first caller waits for nothing that could have been done before. It
 knows Lambda's names alone; the rest is `aws_sandbox`.

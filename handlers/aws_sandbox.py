@@ -7,7 +7,6 @@ already, or, where there is none, before the answer is returned.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +26,22 @@ from steward.app import create_app
 from steward.errors import InternalError, StewardError, UpstreamTimeout
 from steward.metric_files import Board
 from steward.proxy import Application
+from steward.refusals import Refusals
 from steward.settings import Settings, load
 from steward.wiring.hosted import Hosted, build_hosted
 
 DEFAULTS: Mapping[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
 """Of this host, beneath what the operator sets."""
 
-_ASCII_ONLY_BEFORE = ("AWS_Lambda_python3.12", "AWS_Lambda_python3.13", "AWS_Lambda_python3.14", "AWS_Lambda_python3.15")
+HEALTH = b"/health"
+"""Asked often, by balancers; it says that this process lives, and needs no database for it."""
+
+_SPELL_AS_IT_IS = (
+    "AWS_Lambda_python3.12",
+    "AWS_Lambda_python3.13",
+    "AWS_Lambda_python3.14",
+    "AWS_Lambda_python3.15",
+)
 """Runtimes whose client spells the answer as it is; every other escapes what is beyond ASCII."""
 _NO_CONTEXT_S = 60.0
 _LAST_S = 0.5
@@ -46,10 +54,14 @@ class Consumer(Protocol):
     def settle(self, messages: Sequence[tuple[str, str | bytes]], until: float | None = None) -> dict[str, str | None]:
         """None for each that is settled, else a word that says why not."""
 
+    def close(self) -> None:
+        """Gives back what it was made of."""
+
 
 def _open_consumer(settings: Settings, board: Board) -> Consumer:
-    consumer: Consumer = importlib.import_module("steward.wiring.consumer").build_consumer(settings, board)
-    return consumer
+    from steward.wiring.consumer import build_consumer
+
+    return build_consumer(settings, board)
 
 
 class Sandbox:
@@ -156,7 +168,7 @@ class Sandbox:
         try:
             request = aws_events.read(event, sent_by)
         except StewardError as error:
-            self._count(error)
+            self.loop.run(_count(self.hosted.services.stages.refusals, error))
             return aws_events.spelled(refusal(error), event, sent_by)
         streaming = sent_by is not aws_events.ALB_FRONT or self.settings.alb_streaming == "buffered"
         cycle = BufferedCycle(request, sent_by, self._ascii_only, streaming)
@@ -173,12 +185,9 @@ class Sandbox:
 
     async def _relay(self, cycle: BufferedCycle, within_s: float) -> aws_events.Response:
         ends = time.monotonic() + within_s
-        await self.hosted.prepare()
+        if cycle.request.raw_path != HEALTH:
+            await self.hosted.prepare()
         return await cycle.run(self.app, ends - time.monotonic())
-
-    def _count(self, error: StewardError) -> None:
-        refusals = self.hosted.services.stages.refusals
-        self.loop.loop.call_soon_threadsafe(refusals.count, error.code)
 
     def _ended(self, until: float) -> None:
         """The invocation is over, well or not."""
@@ -195,12 +204,12 @@ class Sandbox:
         """
         if self.hosted.by_call.waiting():
             self.hosted.turn(until)
-        self.hosted.services.stages.refusals.tell()
+        self.loop.run(_tell(self.hosted.services.stages.refusals))
         self.board.flush()
 
     @property
     def _ascii_only(self) -> bool:
-        return self._environ.get("AWS_EXECUTION_ENV") not in _ASCII_ONLY_BEFORE
+        return self._environ.get("AWS_EXECUTION_ENV") not in _SPELL_AS_IT_IS
 
     def settle(self, event: Any, context: Any) -> dict[str, Any]:
         """A batch of SQS: the ids of those that the queue is to hand out again."""
@@ -231,10 +240,22 @@ class Sandbox:
 
     def close(self) -> None:
         """For a process that ends well: one last turn, and everything is given back."""
+        if self.extension is not None:
+            self.extension.close()
+        if "consumer" in self.__dict__:
+            self.consumer.close()
         if "hosted" in self.__dict__:
             self.loop.run(self.hosted.close(), 30.0)
         if "loop" in self.__dict__:
             self.loop.close()
+
+
+async def _count(refusals: Refusals, error: StewardError) -> None:
+    refusals.count(error.code)
+
+
+async def _tell(refusals: Refusals) -> None:
+    refusals.tell()
 
 
 def _remaining_s(context: Any) -> float:

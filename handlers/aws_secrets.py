@@ -21,7 +21,9 @@ from steward.setting_table import TABLE
 
 WITHIN_S = 8.0
 """Of the ten seconds that a start may take."""
-_PLAIN = "a plain secret in the environment of a function: whoever may look at its configuration reads it; name it by ARN"
+_PLAIN = (
+    "a plain secret in the environment of a function: whoever may look at its configuration reads it; name it by ARN"
+)
 
 _SECRET = re.compile(
     r"arn:aws[a-z-]*:secretsmanager:([a-z0-9-]{1,40}):[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]{1,512}"
@@ -64,9 +66,7 @@ def named(value: str) -> Named | None:
     return None
 
 
-def with_secrets(
-    environ: Mapping[str, str], fetch: Fetch | None = None, within_s: float = WITHIN_S
-) -> dict[str, str]:
+def with_secrets(environ: Mapping[str, str], fetch: Fetch | None = None, within_s: float = WITHIN_S) -> dict[str, str]:
     """The environment with every secret that is named in place of its name. All are asked for at once.
 
     Raises SettingError, naming the setting; also when the answers take longer than `within_s`.
@@ -137,9 +137,7 @@ def fetcher() -> Fetch:
         raise SettingError("a secret is named by ARN, which needs majordomo-steward[aws]") from None
 
     def config(place: Named) -> Config:
-        return Config(
-            region_name=place.region, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2}
-        )
+        return Config(region_name=place.region, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
 
     def fetch(place: Named) -> str:
         if place.service == "ssm":

@@ -162,7 +162,7 @@ class _Core:
 
 def _core(settings: Settings, board: Board) -> _Core:
     services = build(settings, board)
-    return _Core(services, create_app(services), partial(_soon_ready, services), services.stop)
+    return _Core(services, create_app(services, at_once=True), partial(_soon_ready, services), services.stop)
 
 
 def _core_by_call(settings: Settings, board: Board) -> _Core:
@@ -174,7 +174,7 @@ def _core_by_call(settings: Settings, board: Board) -> _Core:
     app = HostedApp(settings, hosted, caller_waits=True)
 
     async def stop() -> None:
-        await app.rest()
+        await app.close()
         await hosted.close()
 
     return _Core(hosted.services, app, hosted.prepare, stop)

@@ -31,7 +31,9 @@ _Set = tuple[tuple[str, ...], tuple[str, ...]]
 class EmfBoard(Board):
     """A Board whose counts are those since the last flush. Safe for threads; never raises."""
 
-    def __init__(self, stream: BinaryIO | None = None, unix_ms: Callable[[], int] = lambda: time.time_ns() // 10**6) -> None:
+    def __init__(
+        self, stream: BinaryIO | None = None, unix_ms: Callable[[], int] = lambda: time.time_ns() // 10**6
+    ) -> None:
         super().__init__(Path("/nonexistent"))  # what makes folders is overridden, all of it
         self._stream = stream
         self._unix_ms = unix_ms
@@ -102,4 +104,6 @@ class EmfBoard(Board):
 
 
 def _unit(metric: Metric) -> str:
-    return next((unit for word, unit in _UNITS.items() if word in metric.name), "Count" if metric.kind == "counter" else "None")
+    return next(
+        (unit for word, unit in _UNITS.items() if word in metric.name), "Count" if metric.kind == "counter" else "None"
+    )

@@ -24,7 +24,8 @@ class HostedApp:
     def __init__(self, settings: Settings, hosted: Hosted, caller_waits: bool) -> None:
         """`caller_waits`: what the host does unless AFTER_RESPONSE_WAIT says otherwise. Raises SettingError."""
         self._hosted = hosted
-        self._app = create_app(hosted.services, open_tasks(settings, self._sweep))
+        self._tasks = open_tasks(settings, self._sweep)
+        self._app = create_app(hosted.services, self._tasks)
         waits = settings.after_response_wait
         self._turns = None if (caller_waits if waits is None else waits) else _Turns(hosted)
 
@@ -38,10 +39,12 @@ class HostedApp:
             if self._turns is not None:
                 self._turns.ask()
 
-    async def rest(self) -> None:
-        """Waits for the turn that runs."""
+    async def close(self) -> None:
+        """Waits for the turn that runs, and gives back all but the process's own ground."""
         if self._turns is not None:
             await self._turns.rest()
+        if self._tasks is not None:
+            await asyncio.to_thread(self._tasks.close)
 
     def _sweep(self, until: float) -> None:
         """What waits in this process, then all that is due."""

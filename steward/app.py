@@ -1,18 +1,15 @@
 """The one FastAPI core, with the proxy in front. Every host's handler serves what `create_app` gives.
 
-It reads no setting and opens nothing: it is handed Services.
+It reads no setting and opens nothing: it is handed Services. FastAPI is imported with the first request for one of
+our own routes, or when told: it takes half of a cold start, and a relayed call never asks for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-
-from steward.api import health, metrics, orgs, pages, tasks
-from steward.api.operators import Doors
 from steward.destination import Destination, FilesDestination, GcsDestination, S3Destination
 from steward.ports import Registration
 from steward.proxy import Application, Proxy, Receive, Scope, Send
@@ -20,23 +17,65 @@ from steward.registering import UNHEARD_S, unheard_s
 from steward.version import VERSION
 from steward.wiring.relay import Services
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
 
-def create_app(services: Services, tasks_due: tasks.Tasks | None = None) -> Application:
+    from steward.api import tasks
+    from steward.api.operators import Doors
+
+
+def create_app(services: Services, tasks_due: tasks.Tasks | None = None, at_once: bool = False) -> Application:
     """The application for callers: the proxy in front, our own routes behind it.
 
-    `tasks_due`: what a cloud's own signed calls run; without it their paths are a provider's.
+    `tasks_due`: what a cloud's own signed calls run; without it their paths are a provider's. `at_once`: for a process
+    that lives long and starts before anyone waits; its first probe then waits for nothing.
     """
-    own = own_routes(services, Doors(services.settings.steward_admin_token), tasks_due)
-    return Proxy(services.stages, own, frozenset() if tasks_due is None else tasks.PATHS)
+
+    def own() -> FastAPI:
+        from steward.api.operators import Doors
+
+        return own_routes(services, Doors(services.settings.steward_admin_token), tasks_due)
+
+    return Proxy(services.stages, own() if at_once else _WhenAsked(own), _task_paths(tasks_due))
+
+
+def _task_paths(tasks_due: tasks.Tasks | None) -> frozenset[bytes]:
+    if tasks_due is None:
+        return frozenset()
+    from steward.api.tasks import PATHS
+
+    return PATHS
 
 
 def create_ops_app(services: Services) -> Application:
     """The application for operators, on a port of its own: our own routes alone, no token asked."""
+    from steward.api.operators import Doors
+
     return own_routes(services, Doors(None, open_to_all=True))
+
+
+class _WhenAsked:
+    """An application that is made for its first request. For one loop's thread."""
+
+    def __init__(self, make: Callable[[], Application]) -> None:
+        self._make = make
+        self._app: Application | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if self._app is None:
+            self._app = self._make()
+        await self._app(scope, receive, send)
 
 
 def own_routes(services: Services, doors: Doors, tasks_due: tasks.Tasks | None = None) -> FastAPI:
     """Our own paths. No CORS header, no foreign script, no value in a validation error (SECURITY F21)."""
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+
+    from steward.api import health, metrics, orgs, pages
+
     app = FastAPI(
         title="Majordomo Steward",
         summary="Our own routes. Every other path is a provider's and is relayed.",
@@ -48,12 +87,14 @@ def own_routes(services: Services, doors: Doors, tasks_due: tasks.Tasks | None =
     app.state.readiness = health.Readiness(services.ready, lambda: details(services))
     app.state.doors = doors
     app.state.board = services.board
-    app.state.organisations = services.organisations
+    app.state.organisations = services.organisations()
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(orgs.router)
     app.include_router(pages.router)
     if tasks_due is not None:
+        from steward.api import tasks
+
         app.state.tasks = tasks_due
         app.include_router(tasks.router)
     app.add_exception_handler(RequestValidationError, _names_only)
@@ -76,6 +117,9 @@ class _RawPaths:
 
 async def _names_only(request: Request, exc: Exception) -> JSONResponse:
     """Which fields are wrong, never what stood in them."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+
     assert isinstance(exc, RequestValidationError)
     fields = sorted({".".join(str(part) for part in each["loc"]) for each in exc.errors()})
     return JSONResponse({"error": {"code": "invalid_request", "fields": fields}}, status_code=422)

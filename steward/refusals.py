@@ -30,15 +30,12 @@ class Refusals:
     def count(self, code: str) -> None:
         """One more, by the error's code. The first of a second starts the clock."""
         if not self._counts:
-            asyncio.get_running_loop().call_later(self._every_s, self._tell)
+            asyncio.get_running_loop().call_later(self._every_s, self.tell)
         self._counts[code] += 1
         self.total += 1
 
     def tell(self) -> None:
-        """Says it now: a host that freezes between calls has no second. From any thread, while nobody counts."""
-        self._tell()
-
-    def _tell(self) -> None:
+        """Says what was counted. By itself a while after the first; at once for a host that may freeze before that."""
         counts, self._counts = self._counts, Counter()
         for code, number in sorted(counts.items()):
             log.say("callers_refused", logging.WARNING, code=code, count=number)

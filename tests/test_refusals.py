@@ -36,6 +36,20 @@ def test_a_flood_is_one_line_a_code() -> None:
     assert refusals.total == 1002
 
 
+def test_a_host_that_may_freeze_has_it_said_at_once() -> None:
+    out = io.BytesIO()
+    log.configure("info", out)
+
+    async def story() -> None:
+        refusals = Refusals(every_s=3600)
+        refusals.count("invalid_key")
+        refusals.tell()
+        refusals.tell()
+
+    asyncio.run(story())
+    assert [orjson.loads(line)["count"] for line in out.getvalue().splitlines()] == [1]
+
+
 def test_whoever_counts_is_told_with_the_line() -> None:
     log.configure("info", io.BytesIO())
     told: list[tuple[str, int]] = []

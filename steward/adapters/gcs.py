@@ -55,7 +55,7 @@ class GcsBodyStore:
         if not _BUCKET.fullmatch(destination.bucket) or ".." in destination.bucket:
             raise ValueError("a bucket is named by its plain name")
         self._address = _address(destination.endpoint or GOOGLE)
-        if find_spec("google.cloud.storage") is None:
+        if not _installed():
             raise SettingError("Google Cloud Storage needs google-cloud-storage. Install majordomo-steward[gcp].")
         place(destination.prefix, "key")
         self._to = destination
@@ -253,6 +253,14 @@ def _code(exc: Exception) -> str:
     first = errors[0] if isinstance(errors, list) and errors else None
     reason = first.get("reason") if isinstance(first, dict) else None
     return reason if isinstance(reason, str) and _PLAIN.fullmatch(reason) else type(exc).__name__
+
+
+def _installed() -> bool:
+    """Whether Google's library is here. Of a dotted name whose parent is missing, `find_spec` raises."""
+    try:
+        return find_spec("google.cloud.storage") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _address(endpoint: str) -> str:

@@ -64,6 +64,8 @@ class Tasks:
     """None: no queue is set."""
     sweep: Callable[[float], None]
     """What a schedule runs, until a monotonic moment."""
+    close: Callable[[], None] = lambda: None
+    """Gives back what the others opened."""
     sweeping: threading.Lock = field(default_factory=threading.Lock)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from steward.policy import Local

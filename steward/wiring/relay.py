@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
 from steward import metrics
-from steward.api.orgs import AdminDoor, Organisations
 from steward.authenticate import Authenticator, KeyLimits
 from steward.clockwork import Clockwork
 from steward.detect import Detector
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from steward.adapters.postgres_directory import PostgresDirectory
     from steward.adapters.postgres_ledger import PostgresLedger
     from steward.adapters.price_feed import PriceFeed
+    from steward.api.orgs import Organisations
 
 _THREADS_END_S = 5.0
 _CLOCKWORK_ENDS_S = 5.0
@@ -63,8 +64,8 @@ class Services:
     health: Health
     board: Board
     """Where this process counts."""
-    organisations: Organisations
-    """What `/admin/orgs` works on."""
+    organisations: Callable[[], Organisations]
+    """What `/admin/orgs` works on, always the same; its library is imported when it is first asked for."""
     held: Callable[[], Connections]
     """What it holds open towards providers and the database."""
     background: tuple[Background, ...]
@@ -202,7 +203,7 @@ def relay_on(
         upstreams=upstreams.all,
         health=health,
         board=board,
-        organisations=_organisations(settings, ground),
+        organisations=cache(lambda: _organisations(settings, ground)),
         held=lambda: Connections(upstreams.connections(), *pooled(ground.engine)),
         background=()
         if asleep is not None
@@ -221,6 +222,7 @@ def _organisations(settings: Settings, ground: Ground) -> Organisations:
     """What `/admin/orgs` works on."""
     from steward.adapters.postgres_egress_log import PostgresEgressLog
     from steward.adapters.postgres_outbox import PostgresOutbox
+    from steward.api.orgs import AdminDoor, Organisations
 
     return Organisations(
         ground.directory,

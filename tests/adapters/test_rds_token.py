@@ -17,7 +17,10 @@ HOST = "steward.abc123.eu-central-1.rds.amazonaws.com"
 
 
 def _session(region: str | None = "us-west-2") -> botocore.session.Session:
-    defaults = {name: (None, None, default, None) for name, (_, _, default, _) in botocore.session.Session.SESSION_VARIABLES.items()}
+    defaults = {
+        name: (None, None, default, None)
+        for name, (_, _, default, _) in botocore.session.Session.SESSION_VARIABLES.items()
+    }
     session = botocore.session.Session(session_vars=defaults | {"region": (None, None, region, None)})
     session.set_credentials("AKIAEXAMPLE", "a secret of a role", "its session")
     return session

@@ -1,5 +1,6 @@
-"""`make bench`: what the relay does, each figure beside nginx's of the same run, what settling does, and how long the
-request explorer takes in ten million calls. `make bench ARGS="--only explorer --rows 1000000"`: a part, and smaller.
+"""`make bench`: what the relay does, each figure beside nginx's of the same run, what settling does, how long Lambda's
+archive takes to start, and the request explorer in ten million calls. A part, and smaller:
+`make bench ARGS="--only explorer --rows 1000000"`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+from tests.bench.cold_start import CALLS, Cold, cold_start_bench
+from tests.bench.cold_start import RUNS as STARTS
 from tests.bench.explorer import PAGE, PAGES, ROWS, RUNS, NoRoom, explorer_bench
 from tests.bench.measure import bench, median_ratio, missing_tools
 from tests.bench.settling import BODY_BYTES, settling_bench
@@ -18,7 +21,7 @@ SECONDS = 4
 SETTLING_RUNS = 3
 
 
-PARTS = ("relay", "settling", "explorer")
+PARTS = ("relay", "settling", "cold-start", "explorer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         relay()
     if "settling" in parts:
         settling()
+    if "cold-start" in parts:
+        cold_start()
     return explorer(arguments.rows) if "explorer" in parts else 0
 
 
@@ -96,6 +101,32 @@ def settling() -> None:
                 f"{statistics.median(1e6 / each.cpu_us for each in runs):7,.0f}/s of a whole core (at least {aim:,})"
             )
     print()
+
+
+def cold_start() -> None:
+    """What the archive for Lambda takes to start, and a call once it runs."""
+    with cold_start_bench() as it:
+        print(f"Lambda's archive by AWS's runtime client, median of {STARTS} starts")
+        for name, task in (("with byte code", it.with_byte_code), ("without", it.without)):
+            print(f"  {name:<15}{_told(it.starts(task))}")
+        print("  of that, imports (each with what it imports first):")
+        for name, ms in it.imports():
+            print(f"    {ms:8.1f} ms   {name}")
+        print(f"warm, behind an ALB, CPU of {CALLS} calls each")
+        for name, event in (("a relayed call", it.call()), ("/health", it.probe())):
+            cost = it.warm(event)
+            print(
+                f"  {name:<15}{cost.answering:6.2f} ms until the answer, of all threads (asked: at most 1.5)   "
+                f"{cost.settled:6.2f} ms until row and body are stored"
+            )
+    print()
+
+
+def _told(cold: Cold) -> str:
+    return (
+        f"{cold.ready_ms:7.0f} ms until it asks for an event   {cold.first_ms:6.0f} ms more for the first answer   "
+        f"{cold.settled_ms:6.0f} ms until that call is stored"
+    )
 
 
 def explorer(rows: int) -> int:

@@ -73,7 +73,9 @@ def url(
     }
 
 
-def rest(body: object = CHAT, path: str = "/v1/chat/completions", query: Mapping[str, Sequence[str]] | None = None) -> Any:
+def rest(
+    body: object = CHAT, path: str = "/v1/chat/completions", query: Mapping[str, Sequence[str]] | None = None
+) -> Any:
     """API Gateway's, a REST API with the Lambda proxy: its query is decoded."""
     return {
         "resource": "/{proxy+}",

@@ -32,7 +32,11 @@ def written(body: bytes, size: AnswerSize, headers: Headers, ascii_only: bool) -
     return len(simplejson.dumps(answer, ensure_ascii=ascii_only).encode())
 
 
-BODIES = st.binary() | st.text().map(str.encode) | st.text('"\\\n\x00\x1f\u2028\u2029ä\N{SNOWMAN}\N{PILE OF POO}').map(str.encode)
+BODIES = (
+    st.binary()
+    | st.text().map(str.encode)
+    | st.text('"\\\n\x00\x1f\u2028\u2029ä\N{SNOWMAN}\N{PILE OF POO}').map(str.encode)
+)
 
 
 @given(BODIES, st.integers(1, 7), st.booleans(), st.sampled_from([JSON, [(b"content-type", b"image/png")], []]))

@@ -45,7 +45,15 @@ def test_an_empty_batch_is_settled() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [None, {}, [], {"Records": None}, {"Records": [1]}, {"Records": [{"eventSource": "aws:s3"}]}, {"requestContext": {}}],
+    [
+        None,
+        {},
+        [],
+        {"Records": None},
+        {"Records": [1]},
+        {"Records": [{"eventSource": "aws:s3"}]},
+        {"requestContext": {}},
+    ],
 )
 def test_what_is_no_batch_is_told_so(event: Any) -> None:
     with listening() as heard, pytest.raises(TypeError, match="handlers.aws_lambda.handler"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import Any
 
@@ -25,7 +26,9 @@ def test_each_front_is_told_by_its_event() -> None:
         assert front(other) is None
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1beta/models/gemini-1.5%2Fpro:generateContent", "/a%20b", "/%c3%a4", "/"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1beta/models/gemini-1.5%2Fpro:generateContent", "/a%20b", "/%c3%a4", "/"]
+)
 def test_a_path_is_what_was_sent(path: str) -> None:
     assert read(alb(path=path), ALB_FRONT).raw_path == path.encode()
     assert read(url(path=path), URL_FRONT).raw_path == path.encode()
@@ -85,6 +88,24 @@ def test_the_caller_is_the_last_address_that_the_front_wrote() -> None:
     assert read(url(), URL_FRONT).client == "203.0.113.9"
     assert read(alb(headers=PLAIN), ALB_FRONT).client == ""
     assert read(alb(headers={**PLAIN, "X-Forwarded-For": ["1.1.1.1", "evil, 2.2.2.2"]}), ALB_FRONT).client == "2.2.2.2"
+
+
+def test_what_the_front_set_or_checked_goes_to_no_provider() -> None:
+    found = {name for name, _ in read(alb(), ALB_FRONT).headers}
+    assert not [name for name in found if name.startswith(b"x-forwarded")] and b"authorization" in found
+    signature = {
+        "Authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-central-1/lambda/aws4_request, Signature=0",
+        "X-Amz-Date": "20260101T000000Z",
+        "X-Amz-Security-Token": "canary",
+        "X-Amzn-Trace-Id": "Root=1",
+        "X-Api-Key": "sk-ant",
+    }
+    assert [name for name, _ in read(url("", headers={**PLAIN, **signature}), URL_FRONT).headers] == [
+        b"host",
+        b"x-api-key",
+    ]
+    plain = {**signature, "Authorization": "Bearer sk"}
+    assert len(read(url("", headers={**PLAIN, **plain}), URL_FRONT).headers) == 5
 
 
 def test_cookies_of_a_function_url_are_one_field() -> None:
@@ -155,7 +176,8 @@ def test_what_the_listener_refuses_is_refused(event: dict[str, Any], kind: type[
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20), lambda each: st.lists(each) | st.dictionaries(st.text(), each)
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
 )
 
 
@@ -167,15 +189,14 @@ def test_no_event_makes_it_crash(event: dict[str, Any], data: st.DataObject) -> 
     sent_by = front(broken)
     if sent_by is None:
         return
-    try:
+    with contextlib.suppress(BadRequest, HeadTooLarge, Unsupported):
         request = read(broken, sent_by)
-    except StewardError as error:
-        assert error.status in (400, 431, 501)
-    else:
         assert all(isinstance(part, bytes) for item in request.headers for part in item)
 
 
-ANSWER = Response(200, [(b"content-type", b"application/json"), (b"set-cookie", b"a"), (b"set-cookie", b"b")], b'{"a":1}')
+ANSWER = Response(
+    200, [(b"content-type", b"application/json"), (b"set-cookie", b"a"), (b"set-cookie", b"b")], b'{"a":1}'
+)
 
 
 def test_an_answer_has_the_fronts_own_spelling() -> None:
@@ -188,7 +209,7 @@ def test_an_answer_has_the_fronts_own_spelling() -> None:
     assert spelled(ANSWER, rest(), REST_FRONT)["multiValueHeaders"] == {"set-cookie": ["a", "b"]}
 
 
-@pytest.mark.parametrize("event", [alb(), alb(many=False), url(), rest()], ids="many one url rest".split())
+@pytest.mark.parametrize("event", [alb(), alb(many=False), url(), rest()], ids=["many", "one", "url", "rest"])
 @pytest.mark.parametrize(
     ("kind", "coding", "body", "text"),
     [

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from handlers.aws_extension import Extension, NotRegistered, register
+from tests.handlers.extensions import INVOKE, Api
 from tests.said import Said, listening
 
 
@@ -20,58 +19,29 @@ def said() -> Iterator[Said]:
         yield heard
 
 
-class Api:
-    """Hands out the events that a test puts in; says when it is asked for one."""
-
-    def __init__(self) -> None:
-        self.events: queue.Queue[tuple[int, object]] = queue.Queue()
-        self.asked: queue.Queue[str] = queue.Queue()
-        self.registered: list[tuple[str, object]] = []
-        self.status = 200
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:  # noqa: N802
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                api.registered.append((self.headers["Lambda-Extension-Name"], body))
-                self.answer(api.status, {}, {"Lambda-Extension-Identifier": "an-identifier"})
-
-            def do_GET(self) -> None:  # noqa: N802
-                api.asked.put(self.headers["Lambda-Extension-Identifier"])
-                status, event = api.events.get()
-                if status == 0:
-                    self.close_connection = True
-                    return
-                self.answer(status, event, {})
-
-            def answer(self, status: int, document: object, headers: dict[str, str]) -> None:
-                body = json.dumps(document).encode() if not isinstance(document, bytes) else document
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def api() -> Iterator[Api]:
     served = Api()
     yield served
-    served.server.shutdown()
-    served.server.server_close()
+    served.close()
 
 
-INVOKE = (200, {"eventType": "INVOKE", "deadlineMs": 1})
+Extend = Callable[[Callable[[float | None], None]], Extension]
+
+
+@pytest.fixture
+def extend(api: Api) -> Iterator[Extend]:
+    """Extensions that are closed before the API is."""
+    made: list[Extension] = []
+
+    def extended(work: Callable[[float | None], None]) -> Extension:
+        made.append(Extension(api.address, "an-identifier", work))
+        made[-1].start()
+        return made[-1]
+
+    yield extended
+    for each in made:
+        each.close()
 
 
 def test_it_registers_for_invocations_alone(api: Api) -> None:
@@ -88,7 +58,7 @@ def test_a_refusal_and_a_silence_are_told_apart_from_success(api: Api) -> None:
             register(nobody)
 
 
-def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api) -> None:
+def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api, extend: Extend) -> None:
     begun, done, given = threading.Event(), threading.Event(), []
 
     def work(until: float | None) -> None:
@@ -96,8 +66,7 @@ def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api) -> None
         begun.set()
         done.wait(20)
 
-    extension = Extension(api.address, "an-identifier", work)
-    extension.start()
+    extension = extend(work)
     assert api.asked.get(timeout=10) == "an-identifier"
     api.events.put(INVOKE)
     assert not begun.wait(0.05), "the invocation has not ended"
@@ -108,12 +77,11 @@ def test_it_asks_for_the_next_event_only_when_its_work_is_done(api: Api) -> None
     assert api.asked.get(timeout=10) == "an-identifier"
 
 
-def test_work_that_fails_does_not_end_it(api: Api, said: Said) -> None:
+def test_work_that_fails_does_not_end_it(api: Api, extend: Extend, said: Said) -> None:
     def work(until: float | None) -> None:
         raise KeyError("canary")
 
-    extension = Extension(api.address, "i", work)
-    extension.start()
+    extension = extend(work)
     for _ in range(3):
         assert api.asked.get(timeout=10)
         extension.invocation_ended()
@@ -122,11 +90,19 @@ def test_work_that_fails_does_not_end_it(api: Api, said: Said) -> None:
     assert said.events().count("after_response_failed") == 3 and "canary" not in said.text
 
 
+def test_once_closed_it_asks_no_more(api: Api, extend: Extend, said: Said) -> None:
+    extension = extend(lambda until: None)
+    assert api.asked.get(timeout=10)
+    extension.close()
+    api.events.put((0, None))
+    extension._thread.join(10)
+    assert not extension._thread.is_alive() and said.events() == []
+
+
 @pytest.mark.parametrize("odd", [(500, {}), (200, b"no json"), (200, []), (200, {"eventType": "SHUTDOWN"}), (0, None)])
-def test_what_is_no_invocation_is_passed_over(api: Api, odd: tuple[int, object]) -> None:
+def test_what_is_no_invocation_is_passed_over(api: Api, extend: Extend, odd: tuple[int, object]) -> None:
     worked: queue.Queue[float | None] = queue.Queue()
-    extension = Extension(api.address, "i", worked.put)
-    extension.start()
+    extension = extend(worked.put)
     assert api.asked.get(timeout=10)
     api.events.put(odd)
     assert api.asked.get(timeout=10), "it asks again"

@@ -85,5 +85,7 @@ def test_no_tracer_and_no_decorator_is_anywhere() -> None:
         "print([name for name in sys.modules if 'xray' in name])"
     )  # the package names its Tracer itself; what it would send by is never imported
     environ = {"POWERTOOLS_TRACE_DISABLED": "false", "POWERTOOLS_LOGGER_LOG_EVENT": "true", "PATH": "/usr/bin"}
-    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
     assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr

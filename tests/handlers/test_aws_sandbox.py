@@ -19,6 +19,7 @@ from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
+from tests.handlers.extensions import INVOKE, Api
 from tests.handlers.invoking import CHAT, HEADERS, KEY, Context, alb, field, octets, rest, url
 from tests.said import Said, listening
 from tests.servers.examples import respond
@@ -95,7 +96,9 @@ def opened(environ: dict[str, str], postgres: Database, tmp_path: Path) -> Itera
 
 
 @pytest.mark.parametrize(
-    "event", [alb(), alb(many=False), alb(body=json.dumps(CHAT).encode()), url(), rest()], ids="many one b64 url rest".split()
+    "event",
+    [alb(), alb(many=False), alb(body=json.dumps(CHAT).encode()), url(), rest()],
+    ids=["many", "one", "b64", "url", "rest"],
 )
 def test_a_call_comes_back_as_the_provider_sent_it_and_is_settled_when_the_answer_is_there(
     opened: Opened, upstream: Provider, event: dict[str, Any]
@@ -163,7 +166,11 @@ def test_a_stream_that_breaks_is_an_error_and_no_half_of_a_body(opened: Opened, 
     assert answer["statusCode"] == 502 and field(answer, "x-majordomo-error") == "upstream_broke"
     assert json.loads(answer["body"])["error"]["code"] == "upstream_broke"
     (row,) = invoked.rows()
-    assert (row.status_code, row.outcome, row.error_message) == (502, Outcome.UPSTREAM_FAILED, ErrorCode.UPSTREAM_FAILED)
+    assert (row.status_code, row.outcome, row.error_message) == (
+        502,
+        Outcome.UPSTREAM_FAILED,
+        ErrorCode.UPSTREAM_FAILED,
+    )
 
 
 DIALECTS = {
@@ -249,9 +256,7 @@ def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opene
     assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
 
 
-def test_nothing_of_an_invocation_is_left_in_tmp(
-    opened: Opened, upstream: Provider, tmp_path: Path
-) -> None:
+def test_nothing_of_an_invocation_is_left_in_tmp(opened: Opened, upstream: Provider, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     tempfile.tempdir = str(folder)
@@ -326,6 +331,23 @@ def test_counts_are_written_after_each_call(opened: Opened, capsys: pytest.Captu
     assert invoked(alb(path="/metrics", method="GET"))["statusCode"] in (200, 401)
 
 
+def test_who_is_turned_away_is_counted_in_the_same_invocation(
+    opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invoked = opened()
+    assert invoked(alb(headers={}))["statusCode"] == 400
+    assert invoked(alb(headers={**HEADERS, "Transfer-Encoding": "gzip"}))["statusCode"] == 501
+    assert invoked(alb(headers={"Host": "a"}))["statusCode"] == 401
+    out = capsys.readouterr().out
+    lines = [json.loads(line) for line in out.splitlines() if '"event":"callers_refused"' in line]
+    assert [(line["code"], line["count"]) for line in lines] == [
+        ("bad_request", 1),
+        ("not_supported", 1),
+        ("missing_key", 1),
+    ]
+    assert out.count('"steward_refused_callers_total":1') == 3 and not invoked.rows()
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -354,6 +376,86 @@ def test_a_health_check_needs_no_database(environ: dict[str, str]) -> None:
         sandbox.close()
 
 
+@pytest.fixture
+def api() -> Iterator[Api]:
+    served = Api()
+    yield served
+    served.close()
+
+
+def test_with_an_extension_the_answer_is_there_before_the_call_is_settled(opened: Opened, api: Api) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert api.asked.get(timeout=20) == "an-identifier" and len(api.registered) == 1
+    for number in (1, 2, 3):
+        assert invoked(alb())["statusCode"] == 200
+        assert invoked.sandbox.hosted.by_call.waiting() == 1, "the invocation's event has not come to the extension"
+        assert invoked.rows()[0].outcome is Outcome.INTERRUPTED
+        api.events.put(INVOKE)
+        assert api.asked.get(timeout=20), "its work is done"
+        assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * number
+
+
+def test_an_invocation_that_fails_or_leaves_nothing_keeps_no_extension_waiting(opened: Opened, api: Api) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert api.asked.get(timeout=20)
+    kept = Kept({})
+    invoked.sandbox.__dict__["consumer"] = kept
+
+    def wrong() -> None:
+        with pytest.raises(TypeError):
+            invoked({"Records": []})
+
+    def no_batch() -> None:
+        with pytest.raises(TypeError):
+            invoked.sandbox.settle({}, Context())
+
+    for invocation in (
+        wrong,
+        no_batch,
+        lambda: invoked(alb(headers={})),
+        lambda: invoked.sandbox.settle({"Records": []}, Context()),
+        lambda: invoked.sandbox.sweep(Context()),
+    ):
+        invocation()
+        api.events.put(INVOKE)
+        assert api.asked.get(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("given", "registers"),
+    [
+        ({}, 1),
+        ({"LAMBDA_EXTENSION": "off"}, 0),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "8"}, 0),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "8", "LAMBDA_EXTENSION": "on"}, 1),
+        ({"_HANDLER": "handlers.aws_lambda.settle"}, 0),
+        ({"_HANDLER": "handlers.aws_lambda.handler"}, 1),
+    ],
+)
+def test_the_extension_is_there_where_it_is_of_use(
+    opened: Opened, api: Api, given: dict[str, str], registers: int
+) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address, **given)
+    invoked.sandbox.begin()
+    assert len(api.registered) == registers
+    if not registers:
+        assert invoked(alb())["statusCode"] == 200
+        assert [row.body_state for row in invoked.rows()] == [BodyState.STORED]
+
+
+def test_where_lambda_refuses_the_extension_the_caller_waits(
+    opened: Opened, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.status = 403
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert invoked(alb())["statusCode"] == 200
+    assert [row.body_state for row in invoked.rows()] == [BodyState.STORED]
+    assert "extension_not_registered" in capsys.readouterr().out
+
+
 class Kept:
     """A consumer that knows what it was handed."""
 
@@ -365,6 +467,9 @@ class Kept:
         self.handed += messages
         return self.said
 
+    def close(self) -> None:
+        self.closed = True
+
 
 def test_a_batch_says_which_messages_are_to_come_again(environ: dict[str, str]) -> None:
     kept = Kept({"a": None, "b": "not_metered"})
@@ -373,6 +478,19 @@ def test_a_batch_says_which_messages_are_to_come_again(environ: dict[str, str]) 
     answer = sandbox.settle({"Records": records}, Context())
     assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["b", "c"]
     assert kept.handed == [("a", "aaa"), ("b", "bbb"), ("c", "ccc")]
+    sandbox.close()
+    assert kept.closed
+
+
+def test_a_queues_own_consumer_stands_behind_it(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    queue = "https://sqs.eu-central-1.amazonaws.com/123456789012/calls"
+    sandbox = Sandbox({**environ, "AFTER_RESPONSE": "sqs", "SQS_QUEUE_URL": queue})
+    records = [{"messageId": "a", "body": CANARY, "eventSource": "aws:sqs"}]
+    answer = sandbox.settle({"Records": records}, Context())
+    assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["a"], "it does not open"
+    sandbox.close()
+    heard = capsys.readouterr()
+    assert "message_refused" in heard.out and CANARY not in heard.out + heard.err
 
 
 def test_a_schedule_sweeps(opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,6 +505,8 @@ def test_a_wrong_setting_names_itself_and_no_value(environ: dict[str, str]) -> N
     assert "POSTGRES_PORT" in wrong.value.message and CANARY not in wrong.value.message
 
 
-def test_a_plain_key_in_the_environment_is_warned_of(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_key_in_the_environment_is_warned_of(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     Sandbox({**environ, "_HANDLER": "handlers.aws_lambda.settle"}).begin()
     assert "ENCRYPTION_KEY: a plain secret" in capsys.readouterr().out
