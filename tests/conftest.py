@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.servers.stores",
     "tests.servers.butler",  # after postgres, which it imports
     "tests.servers.butler_process",
+    "tests.servers.lambda_rie",
 ]
 
 # How long one example takes says more of the machine than of the code.

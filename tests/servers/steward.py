@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -48,33 +48,22 @@ _numbers = count()
 
 
 @dataclass(frozen=True)
-class RunningSteward:
-    """One `steward serve`, ready for calls."""
+class Installation:
+    """A database, a store and a key; who serves it is another matter."""
 
-    port: int
     key: str
     """`mdm_sk_...`"""
     key_id: UUID
     environ: Mapping[str, str]
-    """What it was set up with, for other commands on the same installation."""
+    """What it was set up with, for commands on the installation."""
     bodies: Path
     """The store's folder."""
     log: Path
-    """All that it wrote, stdout and stderr."""
-    process: subprocess.Popen[bytes]
+    """All that who serves it wrote, stdout and stderr."""
     ledger: PostgresLedger
 
-    @property
-    def url(self) -> str:
-        """What a base URL points at."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def call(self, request: Request) -> Message:
-        """One request with the key, over a connection of its own."""
-        return call(self.port, replace(request, fields=[*request.fields, (b"X-Majordomo-Key", self.key.encode())]))
-
     def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        """Another `steward` command on this installation."""
+        """A `steward` command on this installation."""
         return run_command(self.environ, *arguments)
 
     def said(self) -> bytes:
@@ -106,9 +95,29 @@ class RunningSteward:
         return orjson.loads(gzip.decompress((self.bodies / record.body_key).read_bytes()))
 
 
+@dataclass(frozen=True)
+class RunningSteward(Installation):
+    """One `steward serve`, ready for calls."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """What a base URL points at."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def call(self, request: Request) -> Message:
+        """One request with the key, over a connection of its own."""
+        return call(self.port, replace(request, fields=[*request.fields, (b"X-Majordomo-Key", self.key.encode())]))
+
+
 def run_command(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """One `steward` command, to its end, away from any `.env`."""
     return subprocess.run([*COMMAND, *arguments], env=dict(environ), cwd="/", capture_output=True, check=False)
+
+
+Start = Callable[[Mapping[str, str], Path], AbstractContextManager[subprocess.Popen[bytes]]]
 
 
 def _by_command(environ: Mapping[str, str], log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
@@ -121,33 +130,54 @@ def running_steward(
     folder: Path,
     provider_url: str,
     settings: Mapping[str, str] | None = None,
-    start: Callable[[Mapping[str, str], Path], AbstractContextManager[subprocess.Popen[bytes]]] = _by_command,
+    start: Start = _by_command,
 ) -> Iterator[RunningSteward]:
     """A new database with a key, and who serves on it until the block ends; then it must end well by itself.
 
-    `settings` win over what is set here. A process that the block itself ended is left at that. `start`: what serves;
-    it names its port in the log, or has the one of `settings`.
+    `settings` win over what is set here. A process that the block itself ended is left at that. `start`: see `served`.
+    """
+    with installed(server, folder, provider_url, settings) as made, served(made, start) as running:
+        yield running
+
+
+@contextmanager
+def served(made: Installation, start: Start = _by_command) -> Iterator[RunningSteward]:
+    """What serves an installation, until the block ends; it names its port in the log, or has the one of its PORT."""
+    with start(made.environ, made.log) as process:
+        known = {each.name: getattr(made, each.name) for each in fields(made)}
+        port = _port_once_ready(process, made.log, int(made.environ["PORT"]))
+        yield RunningSteward(**known, port=port, process=process)
+
+
+@contextmanager
+def installed(
+    server: LocalPostgres,
+    folder: Path,
+    provider_url: str,
+    settings: Mapping[str, str] | None = None,
+    tcp: bool = False,
+) -> Iterator[Installation]:
+    """A new database with a key, which nobody serves. `settings` win over what is set here.
+
+    `tcp`: by 127.0.0.1, whose port stays the same when the server is started again.
     """
     address = new_database(server, TEMPLATE)
-    environ = {**_environ(address, folder, provider_url), "ENCRYPTION_KEY": ENCRYPTION_KEY, **(settings or {})}
-    key, log = "mdm_sk_" + secrets.token_urlsafe(32), folder / "steward.log"
-    with ExitStack() as undo:
-        engine = open_engine(address)
-        undo.callback(engine.dispose)
+    if tcp:
+        assert server.tcp_port is not None
+        address = replace(address, host="127.0.0.1", port=server.tcp_port)
+    key, engine = "mdm_sk_" + secrets.token_urlsafe(32), open_engine(address)
+    try:
         digest = hashlib.sha256(key.encode()).hexdigest()
-        made = PostgresDirectory(engine, KEYRING).create_key(LOCAL_ORG, "tests", digest)
-        process = undo.enter_context(start(environ, log))
-        port = _port_once_ready(process, log, int(environ["PORT"]))
-        yield RunningSteward(
-            port=port,
+        yield Installation(
             key=key,
-            key_id=made.id,
-            environ=environ,
+            key_id=PostgresDirectory(engine, KEYRING).create_key(LOCAL_ORG, "tests", digest).id,
+            environ={**_environ(address, folder, provider_url), "ENCRYPTION_KEY": ENCRYPTION_KEY, **(settings or {})},
             bodies=folder / "bodies",
-            log=log,
-            process=process,
+            log=folder / "steward.log",
             ledger=PostgresLedger(engine),
         )
+    finally:
+        engine.dispose()
 
 
 def new_database(server: LocalPostgres, template: str = "template1") -> PostgresAddress:
