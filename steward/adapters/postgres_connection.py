@@ -29,7 +29,7 @@ READ_TIMEOUT_S: Final = STATEMENT_TIMEOUT_S + 5
 """Silence of the server on a statement; its own timeout comes first, this one is for a peer that vanished."""
 POOL_TIMEOUT_S: Final = 5.0
 CONNECTION_AGE_S: Final = 1800
-RESTED_S: Final = 20.0
+RESTED_S: Final = 5.0
 """A connection unused for longer is asked for a word before it is used: the other side may have gone without one, and
 of a process that was frozen meanwhile nobody would have known."""
 PING_TIMEOUT_S: Final = 2.0
