@@ -74,7 +74,7 @@ resource "google_pubsub_subscription" "calls" {
 
   dead_letter_policy {
     dead_letter_topic     = google_pubsub_topic.dead.id
-    max_delivery_attempts = 5
+    max_delivery_attempts = 100 # with the pauses below more than half a day: an outage sets nothing aside
   }
 
   retry_policy {

@@ -181,3 +181,10 @@ def test_the_migrations_command_is_run_by_a_shell_that_reads_its_quotes_and_is_w
     assert "\n$(terraform output" not in (FOLDER / "README.md").read_text()
     assert "aws ecs wait tasks-stopped" in block("aws", 'output "migrate"')
     assert "--wait" in block("gcp", 'output "migrate"')
+
+
+def test_on_google_an_outage_of_hours_sets_no_call_aside() -> None:
+    said = block("gcp", 'resource "google_pubsub_subscription" "calls"')
+    (tries,) = re.findall(r"max_delivery_attempts\s*=\s*(\d+)", said)
+    (least, most) = (int(each) for each in re.findall(r'(?:minimum|maximum)_backoff\s*=\s*"(\d+)s"', said))
+    assert sum(min(least * 2**turn, most) for turn in range(int(tries) - 1)) > 12 * 3600
