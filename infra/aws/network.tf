@@ -83,6 +83,16 @@ resource "aws_vpc_security_group_ingress_rule" "database_from_tasks" {
   to_port                      = 5432
 }
 
+resource "aws_vpc_security_group_ingress_rule" "database_from_administrators" {
+  for_each                     = toset(var.administrator_security_group_ids)
+  security_group_id            = aws_security_group.database.id
+  description                  = "Whoever runs roles.sql"
+  referenced_security_group_id = each.value
+  ip_protocol                  = "tcp"
+  from_port                    = 5432
+  to_port                      = 5432
+}
+
 resource "aws_lb" "this" {
   name                       = var.name
   internal                   = true

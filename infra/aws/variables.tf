@@ -159,3 +159,9 @@ variable "operator_role_arn" {
   default     = ""
   description = "Who may look into the queues and redrive (steward queue). Empty: nobody."
 }
+
+variable "administrator_security_group_ids" {
+  type        = list(string)
+  default     = []
+  description = "Groups of machines inside from which roles.sql is run. Empty: nobody but the tasks comes to the database."
+}

@@ -7,6 +7,7 @@ resource "google_service_account" "this" {
     migrate = "makes the tables"
     tasks   = "whose signed calls settle and run what is due"
   }
+  depends_on   = [google_project_service.this]
   account_id   = "${var.name}-${each.key}"
   display_name = "Majordomo Steward: ${each.value}"
 }

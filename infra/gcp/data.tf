@@ -36,6 +36,7 @@ resource "google_storage_bucket" "bodies" {
 # The topic: sealed messages of ended calls, pushed to what settles with a token of the account `tasks`.
 
 resource "google_pubsub_topic" "calls" {
+  depends_on                 = [google_project_service.this]
   name                       = "${var.name}-calls"
   kms_key_name               = var.kms_key
   message_retention_duration = "604800s"
@@ -46,6 +47,7 @@ resource "google_pubsub_topic" "calls" {
 }
 
 resource "google_pubsub_topic" "dead" {
+  depends_on                 = [google_project_service.this]
   name                       = "${var.name}-dead-calls"
   kms_key_name               = var.kms_key
   message_retention_duration = "1209600s"
@@ -72,7 +74,7 @@ resource "google_pubsub_subscription" "calls" {
 
   dead_letter_policy {
     dead_letter_topic     = google_pubsub_topic.dead.id
-    max_delivery_attempts = 5
+    max_delivery_attempts = 100 # with the pauses below more than half a day: an outage sets nothing aside
   }
 
   retry_policy {
@@ -148,6 +150,7 @@ resource "google_cloud_scheduler_job" "scheduled" {
 # The ledger, at a private address. roles.sql makes the two roles that are used: no password is in Terraform's state.
 
 resource "google_sql_database_instance" "this" {
+  depends_on          = [google_project_service.this]
   name                = var.name
   region              = var.region
   database_version    = "POSTGRES_18"
@@ -217,7 +220,8 @@ resource "google_sql_database" "this" {
 # The database's authority: no secret, kept where Cloud Run can mount it from.
 
 resource "google_secret_manager_secret" "database_ca" {
-  secret_id = "${var.name}-database-ca"
+  depends_on = [google_project_service.this]
+  secret_id  = "${var.name}-database-ca"
 
   replication {
     auto {}

@@ -6,6 +6,15 @@ resource "google_cloudfunctions2_function" "relay" {
   name     = "${var.name}-relay-function"
   location = var.region
 
+  depends_on = [google_project_service.this]
+
+  lifecycle {
+    precondition {
+      condition     = var.function_source != null && var.function_connector != null
+      error_message = "with_function needs function_source and function_connector."
+    }
+  }
+
   build_config {
     runtime     = "python313"
     entry_point = "steward" # of main.py: from handlers.cloud_function import steward
@@ -21,6 +30,8 @@ resource "google_cloudfunctions2_function" "relay" {
   service_config {
     service_account_email            = google_service_account.this["relay"].email
     ingress_settings                 = "ALLOW_INTERNAL_ONLY"
+    vpc_connector                    = var.function_connector # the database has a private address alone
+    vpc_connector_egress_settings    = "ALL_TRAFFIC"
     available_memory                 = "1Gi"
     available_cpu                    = "1"
     timeout_seconds                  = 3600

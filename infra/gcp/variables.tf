@@ -118,3 +118,9 @@ variable "function_source" {
   default     = null
   description = "The archive with the sources, needed with with_function."
 }
+
+variable "function_connector" {
+  type        = string
+  default     = null
+  description = "The Serverless VPC Access connector into the network, needed with with_function: projects/P/locations/L/connectors/C."
+}

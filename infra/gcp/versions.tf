@@ -19,10 +19,10 @@ data "google_project" "this" {}
 locals {
   queued   = var.after_response == "pubsub"
   audience = "https://${var.name}-tasks.internal" # what tasks' tokens are made out to; no host has this name
-  services = [
+  services = concat(var.with_function ? ["artifactregistry.googleapis.com", "cloudbuild.googleapis.com", "cloudfunctions.googleapis.com"] : [], [
     "cloudscheduler.googleapis.com", "iam.googleapis.com", "pubsub.googleapis.com", "run.googleapis.com",
     "secretmanager.googleapis.com", "servicenetworking.googleapis.com", "sqladmin.googleapis.com", "storage.googleapis.com",
-  ]
+  ])
 }
 
 resource "google_project_service" "this" {

@@ -50,7 +50,7 @@ class SigningKeys:
 
         Raises jwt.InvalidTokenError: there is none. ProviderUnavailable: nobody can say.
         """
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise jwt.InvalidAlgorithmError
         wanted = kid if isinstance(kid, str) else ""
         if not self._suffices(wanted):
@@ -72,9 +72,12 @@ class SigningKeys:
         now = self._now()
         if now - self._failed_at <= _FAILED_FOR_S:
             raise ProviderUnavailable
-        self._failed_at = now
-        self._keys = _readable(self._fetch(), self._algorithms)
-        self._fetched_at, self._failed_at = now, -math.inf
+        try:
+            found = _readable(self._fetch(), self._algorithms)
+        except BaseException:
+            self._failed_at = self._now()  # from its end on: whoever waited for it meanwhile does not ask in turn
+            raise
+        self._keys, self._fetched_at, self._failed_at = found, now, -math.inf
 
 
 def read_bounded(

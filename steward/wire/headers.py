@@ -43,7 +43,10 @@ OURS_UPSTREAM = frozenset({b"host", b"content-length"})
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
 """Where a provider's credential may stand; each at most once."""
 
-_OURS_OR_HOP = HOP_BY_HOP | OURS_UPSTREAM
+FOR_THE_FRONT = frozenset({b"x-serverless-authorization"})
+"""A credential for the host's own front (Cloud Run), which hands it on: no provider gets it."""
+
+_OURS_OR_HOP = HOP_BY_HOP | OURS_UPSTREAM | FOR_THE_FRONT
 _RARE = frozenset({b"transfer-encoding", b"expect", b"connection"})
 
 KEPT = frozenset(

@@ -78,6 +78,19 @@ def test_an_issuer_that_is_away_is_left_alone_for_a_moment(issuer: Issuer) -> No
     assert keys.key("first", "RS256").key_id == "first"
 
 
+def test_who_waited_for_an_issuer_that_did_not_answer_does_not_ask_in_turn(issuer: Issuer) -> None:
+    def slow() -> Any:
+        issuer.fetched += 1
+        issuer.now += 10
+        raise ProviderUnavailable
+
+    keys = SigningKeys(slow, ("RS256",), AGAIN_S, lambda: issuer.now)
+    for _ in range(5):
+        with pytest.raises(ProviderUnavailable):
+            keys.key("first", "RS256")
+    assert issuer.fetched == 1
+
+
 def test_an_old_key_opens_nothing_while_the_issuer_is_away(issuer: Issuer) -> None:
     keys = issuer.known()
     keys.key("first", "RS256")
@@ -87,7 +100,7 @@ def test_an_old_key_opens_nothing_while_the_issuer_is_away(issuer: Issuer) -> No
         keys.key("first", "RS256")
 
 
-@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS512", "ES256", None, 7])
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS512", "ES256", None, 7, [], {}])
 def test_another_algorithm_is_not_even_looked_for(issuer: Issuer, algorithm: object) -> None:
     with pytest.raises(jwt.InvalidAlgorithmError):
         issuer.known().key("first", algorithm)

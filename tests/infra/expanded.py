@@ -50,29 +50,29 @@ def template() -> Node:
 
 
 @cache
-def _expanded() -> Node:
-    """In a process of its own: the translator asks the environment alone for a region."""
+def expanded(release: str = "1") -> Node:
+    """In a process of its own: the translator asks the environment alone for a region. `release`: the parameter."""
     environ = {"AWS_DEFAULT_REGION": "eu-central-1", "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-m", "tests.infra.expanded"]
+    command = [sys.executable, "-m", "tests.infra.expanded", release]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300)
     assert ran.returncode == 0, ran.stderr
     made: Node = json.loads(ran.stdout)
     return made
 
 
-def _translate() -> Node:
+def _translate(release: str) -> Node:
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
     given = template()
     given["Globals"]["Function"]["CodeUri"] = "s3://archives/steward-lambda.zip"  # as `sam deploy` writes it
-    made: Node = Translator({}, Parser()).translate(given, {})
+    made: Node = Translator({}, Parser()).translate(given, {"Release": release})
     return made
 
 
 def resources(kind: str | None = None) -> dict[str, Node]:
     """Name -> resource, of one kind or of all."""
-    found: Node = _expanded()["Resources"]
+    found: Node = expanded()["Resources"]
     return {name: each for name, each in found.items() if kind in {None, each["Type"]}}
 
 
@@ -115,4 +115,4 @@ def of_role(name: str) -> dict[str, Node]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_translate()))
+    sys.stdout.write(json.dumps(_translate(sys.argv[1])))

@@ -66,6 +66,31 @@ def test_the_file_is_safe_to_repeat(empty_postgres: Database, engines: dict[str,
     assert before.before == before.after
 
 
+def test_an_administrator_who_is_no_superuser_can_run_it(empty_postgres: Database) -> None:
+    """RDS and Cloud SQL give nobody a superuser: their administrator makes roles and databases."""
+    who, name = f"admin_{uuid4().hex}", empty_postgres.address.database
+    empty_postgres.run("DROP ROLE IF EXISTS steward_serve")
+    empty_postgres.run("DROP ROLE IF EXISTS steward_owner")
+    empty_postgres.run(f"CREATE ROLE {who} LOGIN CREATEROLE CREATEDB")
+    empty_postgres.run(f'ALTER DATABASE "{name}" OWNER TO {who}')
+    empty_postgres.run(f"ALTER SCHEMA public OWNER TO {who}")  # before PostgreSQL 15 it is not the database's owner's
+    engines = {
+        role: open_engine(replace(empty_postgres.address, user=role))
+        for role in (who, "steward_owner", "steward_serve")
+    }
+    try:
+        administer(replace(empty_postgres, engine=engines[who]))
+        migrate(engines["steward_owner"], KEYRING)
+        administer(replace(empty_postgres, engine=engines[who]))
+        PostgresLedger(engines["steward_serve"]).record([a_record()])
+        query = text("SELECT pg_has_role(current_user, 'steward_owner', 'USAGE')")
+        with engines[who].begin() as connection:
+            assert connection.execute(query).scalar_one() is False, "it keeps the owner's rights"
+    finally:
+        for engine in engines.values():
+            engine.dispose()
+
+
 def test_who_serves_writes_calls_and_reads_them(serve: Engine) -> None:
     ledger = PostgresLedger(serve)
     ledger.ready()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from steward.setting_table import TABLE
-from tests.infra.expanded import Node, choices, each_of, of_role, resources, statements, template
+from tests.infra.expanded import Node, choices, each_of, expanded, of_role, resources, statements, template
 
 KEYS_OWN = {"DataKey"}
 """Where the resource `*` is the resource itself: the policy of a key."""
@@ -88,6 +88,13 @@ def test_every_function_stands_in_the_vpc_under_a_role_of_its_own() -> None:
     assert len(roles) == len(FUNCTIONS) + 1  # the schedule's
     for role in roles.values():
         assert "ManagedPolicyArns" not in role["Properties"]
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_each_deployment_makes_a_version_that_the_alias_leads_to(name: str) -> None:
+    """By the archive alone, SAM would make none for another value of a parameter, and `live` would stay as it was."""
+    made = [expanded(release)["Resources"][f"{name}Aliaslive"]["Properties"] for release in ("1", "2")]
+    assert made[0]["FunctionVersion"] != made[1]["FunctionVersion"]
 
 
 def test_each_handler_is_the_one_that_is_written_for_it() -> None:

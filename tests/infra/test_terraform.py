@@ -72,7 +72,7 @@ def test_on_aws_the_door_is_inside_and_https() -> None:
     assert re.search(r'protocol\s*=\s*"HTTPS"', block("aws", 'resource "aws_lb_listener" "https"'))
     assert len(re.findall(r'resource "aws_lb_listener"', text("aws"))) == 1
     ingress = re.findall(r'(?s)resource "aws_vpc_security_group_ingress_rule".*?\n}', text("aws"))
-    assert len(ingress) == 3
+    assert len(ingress) == 4
     for each in ingress:
         assert "0.0.0.0/0" not in each
         assert "cidr_ipv4" not in each or "each.value" in each
@@ -147,3 +147,44 @@ def test_what_rests_is_closed_and_kept(cloud: str) -> None:
         assert re.search(r'public_access_prevention\s*=\s*"enforced"', said)
         assert re.search(r'matches_prefix = \["\$\{var\.body_prefix\}/queued/"\]', said)
         assert re.search(r'ssl_mode\s*=\s*"ENCRYPTED_ONLY"', said)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *('"google_sql_database_instance" "this"', '"google_pubsub_topic" "calls"', '"google_pubsub_topic" "dead"'),
+        *('"google_service_account" "this"', '"google_secret_manager_secret" "database_ca"'),
+        '"google_cloudfunctions2_function" "relay"',
+    ],
+)
+def test_on_google_what_needs_a_service_waits_for_it(head: str) -> None:
+    """Else a first `apply` with a target makes it in a project where its service is not switched on."""
+    assert re.search(r"depends_on\s*=\s*\[google_project_service\.this\]", block("gcp", f"resource {head}"))
+
+
+def test_the_function_reaches_the_database_at_its_private_address() -> None:
+    assert "ipv4_enabled    = false" in text("gcp")
+    said = block("gcp", 'resource "google_cloudfunctions2_function" "relay"')
+    assert re.search(r"vpc_connector\s*=\s*var\.function_connector", said)
+    assert re.search(r'vpc_connector_egress_settings\s*=\s*"ALL_TRAFFIC"', said)
+
+
+def test_whoever_runs_roles_sql_on_aws_comes_to_the_database() -> None:
+    said = block("aws", 'resource "aws_vpc_security_group_ingress_rule" "database_from_administrators"')
+    assert "var.administrator_security_group_ids" in said
+    assert (
+        "-target=aws_vpc_security_group_ingress_rule.database_from_administrators" in (FOLDER / "README.md").read_text()
+    )
+
+
+def test_the_migrations_command_is_run_by_a_shell_that_reads_its_quotes_and_is_waited_for() -> None:
+    assert "\n$(terraform output" not in (FOLDER / "README.md").read_text()
+    assert "aws ecs wait tasks-stopped" in block("aws", 'output "migrate"')
+    assert "--wait" in block("gcp", 'output "migrate"')
+
+
+def test_on_google_an_outage_of_hours_sets_no_call_aside() -> None:
+    said = block("gcp", 'resource "google_pubsub_subscription" "calls"')
+    (tries,) = re.findall(r"max_delivery_attempts\s*=\s*(\d+)", said)
+    (least, most) = (int(each) for each in re.findall(r'(?:minimum|maximum)_backoff\s*=\s*"(\d+)s"', said))
+    assert sum(min(least * 2**turn, most) for turn in range(int(tries) - 1)) > 12 * 3600

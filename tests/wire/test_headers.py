@@ -174,6 +174,12 @@ def test_hop_by_hop_fields_end_here(name: bytes) -> None:
     assert from_provider(given) == [(b"x-a", b"1"), (b"x-b", b"2")]
 
 
+def test_a_credential_for_the_hosts_front_goes_to_no_provider() -> None:
+    given = [(b"x-serverless-authorization", b"Bearer of-the-front"), (b"authorization", b"Bearer of-the-provider")]
+    head = read_caller_head([HOST, *given])
+    assert head.end_to_end == head.credentials == given[1:]
+
+
 CONNECTIONS = [
     ([b"close"], {b"x-hop", b"x-other"}),
     ([b"Keep-Alive"], {b"x-hop", b"x-other"}),

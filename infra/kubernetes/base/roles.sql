@@ -24,10 +24,15 @@ GRANT USAGE ON SCHEMA public TO steward_serve;
 DO $grants$
 DECLARE
     name text;
+    -- An administrator who is no superuser (RDS and Cloud SQL have no other) speaks for the owner here, and not afterwards.
+    borrowed boolean := NOT pg_has_role(current_user, 'steward_owner', 'USAGE');
 BEGIN
     IF to_regclass('public.steward_schema') IS NULL THEN
         RAISE NOTICE 'no tables yet: run steward migrate as steward_owner, then this again';
         RETURN;
+    END IF;
+    IF borrowed THEN
+        EXECUTE format('GRANT steward_owner TO %I', current_user);
     END IF;
     FOR name IN SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = 'public' LOOP
         EXECUTE format('REVOKE ALL ON public.%I FROM steward_serve', name);
@@ -40,5 +45,8 @@ BEGIN
     END LOOP;
     GRANT UPDATE (answer, body) ON public.egress_log TO steward_serve;
     GRANT DELETE ON public.storage_configs, public.provider_keys, public.view_sessions TO steward_serve;
+    IF borrowed THEN
+        EXECUTE format('REVOKE steward_owner FROM %I', current_user);
+    END IF;
 END
 $grants$;
