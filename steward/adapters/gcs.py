@@ -119,13 +119,11 @@ class GcsBodyStore:
         except ValueError:
             return PutResult(None, refused=True, code="InvalidKey")
         try:
-            blob = self._blob(name)
-            blob.content_encoding = "gzip"
-            blob.metadata = {"sha256": put.sha256}
-            source = io.BytesIO(put.source) if isinstance(put.source, bytes) else put.source
-            source.seek(0)
-            blob.upload_from_file(source, size=put.size_bytes, content_type="application/json", **self._bounds())
-            etag = blob.etag
+            # Whoever replaces an object must be allowed to delete, and nobody is: one that is there already was put by
+            # who settled this call before.
+            etag = self._upload(name, put, if_generation_match=0)
+            if etag is None:
+                etag = self._there(name, put) or self._upload(name, put)
         # An SDK has no closed list of what it raises: an address that answers with garbage brings out any of it.
         except Exception as exc:
             fault = _fault(exc)
@@ -133,6 +131,38 @@ class GcsBodyStore:
         if not etag:
             return PutResult(None, code="NoETag")
         return PutResult(BodyRef(put.key, self.url(put.key), put.sha256, put.size_bytes))
+
+    def _upload(self, name: str, put: Put, **condition: int) -> str | None:
+        """The new object's etag, empty if the store says none; None when the condition did not hold."""
+        from google.api_core.exceptions import PreconditionFailed
+
+        blob = self._blob(name)
+        blob.content_encoding = "gzip"
+        blob.metadata = {"sha256": put.sha256}
+        source = io.BytesIO(put.source) if isinstance(put.source, bytes) else put.source
+        source.seek(0)
+        bounds = {**self._bounds(), **condition}
+        try:
+            blob.upload_from_file(source, size=put.size_bytes, content_type="application/json", **bounds)
+        except PreconditionFailed:
+            if not condition:
+                raise
+            return None
+        return blob.etag or ""
+
+    def _there(self, name: str, put: Put) -> str | None:
+        """The etag of the object that is there, if it is this one; None for another.
+
+        Who may put and not look takes the key's word: the row's hash is compared with the object by all who read it.
+        """
+        blob = self._blob(name)
+        try:
+            blob.reload(**self._bounds())
+        except Exception as exc:
+            if isinstance(_fault(exc), StoreRefused):
+                return "there"
+            raise
+        return blob.etag if (blob.metadata or {}).get("sha256") == put.sha256 else None
 
     def _bounds(self) -> dict[str, Any]:
         from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]

@@ -26,7 +26,9 @@ from steward.destination import Anonymous, GcsDestination, GoogleServiceAccount
 from steward.errors import BodyNotFound, StoreFault, StoreRefused, StoreUnavailable
 from steward.ports import Put, PutResult
 from steward.words import Secret
-from tests.servers.stores import GcsServer, Said, Script, scripted
+from tests.servers.stores import Asked, GcsServer, Said, Script, scripted
+
+SHA256 = hashlib.sha256(b"body").hexdigest()
 
 
 @contextlib.contextmanager
@@ -69,8 +71,44 @@ def test_one_object_is_one_request(script: Script) -> None:
     script.answer = lambda asked: Said(200, {}, b'{"etag":"1"}')
     assert put_one(at(script)).ref is not None
     [asked] = script.asked
-    assert (asked.method, asked.path) == ("POST", "/upload/storage/v1/b/bodies/o?uploadType=multipart")
+    assert (asked.method, asked.path) == (
+        "POST",
+        "/upload/storage/v1/b/bodies/o?uploadType=multipart&ifGenerationMatch=0",
+    )
     assert "authorization" not in asked.headers
+
+
+@pytest.mark.parametrize(
+    ("there", "stored", "methods"),
+    [
+        (Said(200, {}, json.dumps({"etag": "1", "metadata": {"sha256": SHA256}}).encode()), True, ["POST", "GET"]),
+        (
+            Said(200, {}, json.dumps({"etag": "1", "metadata": {"sha256": "00"}}).encode()),
+            False,
+            ["POST", "GET", "POST"],
+        ),
+        (Said(200, {}, b'{"etag":"1"}'), False, ["POST", "GET", "POST"]),
+        ("forbidden", True, ["POST", "GET"]),
+        ("backendError", False, ["POST", "GET"]),
+    ],
+    ids=["the same", "another", "nobody's", "may not look", "away"],
+)
+def test_an_object_that_is_there_already_was_put_for_this_call(
+    script: Script, there: Said | str, stored: bool, methods: list[str]
+) -> None:
+    """Settled again, by a role that may put and not delete: to replace an object is to delete it."""
+
+    def answer(asked: Asked) -> Said:
+        if asked.method == "GET":
+            return there if isinstance(there, Said) else error(there, 403 if there == "forbidden" else 503)
+        return error("conditionNotMet", 412) if "ifGenerationMatch=0" in asked.path else error("forbidden", 403)
+
+    script.answer = answer
+    with opened(at(script)) as store:
+        store._patience_s = 0.0  # noqa: SLF001 - one that is away is asked once
+        [result] = store.put_many([Put("k", b"body", SHA256, 4)])
+    assert (result.ref is not None) is stored
+    assert [asked.method for asked in script.asked] == methods
 
 
 def test_a_bucket_that_is_not_there_is_refused(gcs_server: GcsServer) -> None:
