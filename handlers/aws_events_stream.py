@@ -94,7 +94,7 @@ def read_event(octets: bytes) -> Asked:
     declared = dict(headers).get(b"content-length")
     if body and declared is None and b"transfer-encoding" not in dict(headers):
         headers.append((b"content-length", b"%d" % len(body)))
-    elif fault is None and declared is not None and declared.isdigit() and int(declared) != len(body):
+    elif fault is None and declared is not None and declared.isdigit() and int(declared[:18]) != len(body):
         fault = BadRequest("The Content-Length header is not the body's.")
     return Asked(asked, body, "httpMethod" in event, _gate(asked), fault)
 

@@ -35,7 +35,7 @@ from steward.proxy import Application, Message
 if TYPE_CHECKING:
     from steward.wiring.hosted import Hosted
 
-DEFAULTS: Final[Mapping[str, str]] = {
+DEFAULTS: Final[dict[str, str]] = {
     "AFTER_RESPONSE": "inline",
     "AFTER_RESPONSE_WAIT": "off",
     "CAPTURE_MAX_BYTES": "64MiB",
@@ -341,7 +341,9 @@ def _started(environ: Mapping[str, str]) -> tuple[Hosted, Application, Times, Ca
     from steward.settings import load
     from steward.wiring.hosted import build_hosted
 
-    settings = load({**DEFAULTS, **with_secrets(environ)}, None)
+    given = with_secrets(environ)
+    # Set to nothing is not set: the container's own defaults, a spool among them, are none of this host's.
+    settings = load(DEFAULTS | {name: value for name, value in given.items() if value or name not in DEFAULTS}, None)
     log.configure(settings.log_level)
     log.setting_warnings([*settings.warnings, *plain_secrets(environ)])
     board = EmfBoard()

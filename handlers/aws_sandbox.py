@@ -30,7 +30,7 @@ from steward.refusals import Refusals
 from steward.settings import Settings, load
 from steward.wiring.hosted import Hosted, build_hosted
 
-DEFAULTS: Mapping[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
+DEFAULTS: dict[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
 """Of this host, beneath what the operator sets."""
 
 HEALTH = b"/health"
@@ -114,7 +114,9 @@ class Sandbox:
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingError."""
-        return load({**DEFAULTS, **with_secrets(self._environ, self._fetch)}, None)
+        given = with_secrets(self._environ, self._fetch)
+        # Set to nothing is not set: the container's own defaults, a spool among them, are none of this host's.
+        return load(DEFAULTS | {name: value for name, value in given.items() if value or name not in DEFAULTS}, None)
 
     @cached_property
     def log(self) -> LambdaLog:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from steward.errors import BodyNotFound, BodyTooLarge, MessageRefused, MessageWaits, StoreFault, StoreRefused
-from steward.exchange import Exchange
-from steward.ports import BodyStore, Put, Stores
+from steward.exchange import Caller, Exchange
+from steward.ports import BodyStore, Place, Put, Stores
 from steward.sealed_message import Claim, MessageSealer, queued_key
 
 
@@ -27,14 +27,12 @@ class Claims:
         self._look = look
 
     def message(self, exchange: Exchange) -> Letter:
-        """What is to be sent of a call; nothing is stored yet. Reads the call's files.
+        """What is to be sent of a call; nobody is asked yet, so it takes no longer than a disk. Reads the call's files.
 
-        Raises OSError, and what `look` raises.
+        Raises OSError.
         """
         text = self._sealer.whole(exchange, self._most_text)
-        if text is None:
-            self._look()
-        return Letter(self._sealer, self._stores, exchange, text)
+        return Letter(self._sealer, self._place, exchange, text)
 
     def open(self, message: str | bytes) -> Exchange:
         """The call that a message holds, or speaks of.
@@ -44,6 +42,11 @@ class Claims:
         """
         found = self._sealer.open(message)
         return found if isinstance(found, Exchange) else self._fetched(found)
+
+    def _place(self, caller: Caller) -> Place | None:
+        """Where a large call's object goes now. Raises what `look` raises."""
+        self._look()
+        return self._stores.of(caller)
 
     def _fetched(self, claim: Claim) -> Exchange:
         """From the store that took it, as long as that is in force; else from where the caller's bodies go now."""
@@ -66,23 +69,28 @@ class Claims:
 class Letter:
     """One call on its way into the queue: sealed, so that its own files are needed no more."""
 
-    def __init__(self, sealer: MessageSealer, stores: Stores, exchange: Exchange, text: str | None) -> None:
+    def __init__(
+        self, sealer: MessageSealer, place: Callable[[Caller], Place | None], exchange: Exchange, text: str | None
+    ) -> None:
         self._sealer = sealer
         self._text = text
-        self._place = stores.of(exchange.caller) if text is None else None
+        self._place = place
         self._id, self._caller, self._at = exchange.id, exchange.caller, exchange.requested_at
-        self._object = sealer.object(exchange) if text is None and self._place is not None else None
+        self._object = sealer.object(exchange) if text is None else None
 
     def text(self) -> str | None:
-        """The message. A large call's object is stored first; None when no store takes it."""
-        if self._text is not None or self._object is None or self._place is None:
+        """The message. A large call's object is stored first; None when no store takes it.
+
+        Waits for the database and the store, however long they take. Raises what `look` raises.
+        """
+        if self._text is not None or self._object is None or (place := self._place(self._caller)) is None:
             return self._text
         sealed = self._object
         key = queued_key(self._caller.org_id, self._at, self._id)
-        [result] = self._place.store.put_many([Put(key, sealed.source, sealed.sha256, sealed.size_bytes)])
+        [result] = place.store.put_many([Put(key, sealed.source, sealed.sha256, sealed.size_bytes)])
         if result.ref is None:
             return None
-        config_id = self._place.config_id
+        config_id = place.config_id
         claim = Claim(self._id, self._caller, self._at, config_id, sealed.sha256, sealed.size_bytes, sealed.key)
         self._text = self._sealer.claim(claim)
         return self._text

@@ -7,6 +7,8 @@ a body is never given up here.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Around:
     before: Callable[[], None] = lambda: None
     """Looks anew at what may have changed. What it raises is said, and keeps nothing."""
     export: Callable[[float], None] = lambda until: None
-    """Tells Butler of what is due, until a monotonic moment."""
+    """Tells Butler of what is due, until a monotonic moment. In a thread of its own: it may take longer than that."""
     refused: Callable[[str], None] = lambda reason: None
     """Told of each message that does not open, and why."""
     close: Callable[[], None] = lambda: None
@@ -47,11 +49,12 @@ class Consumer:
         self._settler = settler
         self._ready = ready
         self._around = around
+        self._exporting: threading.Thread | None = None
 
     def settle(self, messages: Sequence[Message], until: float | None = None) -> dict[str, str | None]:
         """None for each message that is settled, else one of our own words: the queue is to hand it out again.
 
-        Exports once, in the end, until a monotonic moment (without it, for EXPORT_S). Raises nothing.
+        Exports once, in the end, for EXPORT_S, and not beyond a monotonic moment. Raises nothing.
         """
         try:
             self._around.before()
@@ -62,16 +65,34 @@ class Consumer:
             for message_id, code in self._settled(messages[at : at + AT_ONCE]):
                 said[message_id] = said.get(message_id) or code
         if any(code is None for code in said.values()):
-            ends = time.monotonic() + EXPORT_S if until is None else until
-            try:
-                self._around.export(ends)
-            except Exception as exc:  # the rows are in: whoever exports next has them
-                log.error("export_failed", exc)
+            ends = time.monotonic() + EXPORT_S
+            self._export(ends if until is None else min(ends, until))
         return said
 
     def close(self) -> None:
         """Gives back what it was made of."""
         self._around.close()
+
+    def _export(self, ends: float) -> None:
+        """Returns at `ends`, whatever Butler does.
+
+        One that hangs must not take the host's time to its end: the host would kill this process before it said what
+        is settled, and the queue hand all of it out again, until it sets it aside.
+        """
+        if (before := self._exporting) is not None:
+            before.join(max(0.0, ends - time.monotonic()))
+            if before.is_alive():
+                log.say("export_hangs", logging.WARNING)
+                return
+        self._exporting = threading.Thread(target=self._exported, args=(ends,), name="steward-exports", daemon=True)
+        self._exporting.start()
+        self._exporting.join(max(0.0, ends - time.monotonic()))
+
+    def _exported(self, ends: float) -> None:
+        try:
+            self._around.export(ends)
+        except Exception as exc:  # the rows are in: whoever exports next has them
+            log.error("export_failed", exc)
 
     def _settled(self, messages: Sequence[Message]) -> list[tuple[str, str | None]]:
         calls: dict[UUID, Exchange] = {}

@@ -79,9 +79,12 @@ def test_the_stores_are_looked_at_for_large_calls_alone() -> None:
         raise LedgerUnavailable
 
     claims = Claims(house.sealer, OneStore(MemoryBodyStore()), 192 << 10, away)
-    claims.message(call(SMALL)).close()
+    small, large = claims.message(call(SMALL)), claims.message(call(LARGE))
+    assert small.text() is not None
     with pytest.raises(LedgerUnavailable):
-        claims.message(call(LARGE))
+        large.text()
+    small.close()
+    large.close()
 
 
 def test_asking_twice_stores_once() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
 from steward.adapters.memory import MemoryLedger
+from steward.consuming import EXPORT_S
 from steward.errors import LedgerUnavailable, SchemaTooOld, StoreRefused, StoreUnavailable
 from steward.exchange import Record
 from steward.ports import Refused
@@ -92,6 +95,33 @@ def test_an_export_or_a_look_that_fails_concerns_no_message() -> None:
 
     house = House(prices(), export=fail)
     assert house.settle(house.text(call())) == [None]
+
+
+def test_a_butler_that_hangs_keeps_no_message_and_is_asked_by_one_thread_alone() -> None:
+    asked: list[float] = []
+    hung, answers = threading.Event(), threading.Event()
+
+    def hang(until: float) -> None:
+        asked.append(until)
+        hung.set()
+        answers.wait()
+
+    house = House(prices(), export=hang)
+    try:
+        for _ in range(3):
+            soon = time.monotonic() + 0.2
+            assert house.consumer.settle([("a", house.text(call()))], soon) == {"a": None}
+            assert hung.wait(30)
+        assert len(asked) == 1
+    finally:
+        answers.set()
+
+
+def test_a_backlog_of_butlers_does_not_take_all_the_time_that_the_host_gives(house: House) -> None:
+    before = time.monotonic()
+    house.consumer.settle([("a", house.text(call()))], before + 1e6)
+    [until] = house.exports
+    assert until <= time.monotonic() + EXPORT_S
 
 
 @pytest.mark.parametrize("fault", [LedgerUnavailable, SchemaTooOld])

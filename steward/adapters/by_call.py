@@ -57,7 +57,7 @@ class Around:
     before: Callable[[], None]
     """Before anything is stored: where bodies go is looked at."""
     export: Callable[[float], None]
-    """After all is settled: what is due goes to Butler, until a monotonic moment."""
+    """After all is settled: what is due goes to Butler, until a monotonic moment. One at a time, in its own thread."""
     after: Callable[[], None] = lambda: None
     """In the end, if there is time: what later turns go by."""
 
@@ -83,10 +83,12 @@ class ByCall:
         self._new: list[Exchange] = []
         self._kept: list[_Kept] = []
         self._storing: Future[None] | None = None
+        self._exporting: Future[None] | None = None
         self._intents: dict[UUID, asyncio.Future[None]] = {}
         self._writer = ThreadPoolExecutor(1, "steward-intents")
         self._worker = ThreadPoolExecutor(1, "steward-turns")
         self._store = ThreadPoolExecutor(1, "steward-bodies")
+        self._exporter = ThreadPoolExecutor(1, "steward-exports")
 
     def intend(self, intent: Intent) -> Awaitable[None] | None:
         """See ports.AfterResponse. The row is written while the provider works; nobody waits for it yet."""
@@ -125,7 +127,7 @@ class ByCall:
     async def close(self, grace_s: float = 5.0) -> None:
         """One last turn; what is left then is counted as lost."""
         await asyncio.to_thread(self.turn, time.monotonic() + grace_s)
-        for executor in (self._writer, self._worker, self._store):
+        for executor in (self._writer, self._worker, self._store, self._exporter):
             executor.shutdown(wait=False, cancel_futures=True)
         if left := self.waiting():
             log.say("rows_lost", logging.ERROR, count=left)
@@ -141,7 +143,7 @@ class ByCall:
         steps: dict[str, Callable[[], None]] = {
             "stores": self._around.before,
             "settle": lambda: self._settle(began + (until - began) * _OF_THE_TURN),
-            "export": lambda: self._around.export(until),
+            "export": lambda: self._export(until),
             "prices": lambda: self._around.after() if time.monotonic() < until else None,
         }
         for task, step in steps.items():
@@ -176,6 +178,24 @@ class ByCall:
                 log.error("store_failed", fault, count=len(settling))
             self._storing = None
 
+    def _export(self, until: float) -> None:
+        """A Butler that hangs has one thread of its own: it keeps no later turn from settling.
+
+        What is frozen with its process takes long to learn that nobody answers.
+        """
+        if self._exporting is not None:
+            wait((self._exporting,), max(0.0, until - time.monotonic()))
+            if not self._exporting.done():
+                return
+        self._exporting = self._exporter.submit(self._exported, until)
+        wait((self._exporting,), max(0.0, until - time.monotonic()))
+
+    def _exported(self, until: float) -> None:
+        try:
+            self._around.export(until)
+        except Exception as exc:  # the rows are in: whoever exports next has them
+            log.error("turn_failed", exc, task="export")
+
     def _write(self, kept: Sequence[_Kept], now: float) -> None:
         """The rows that are not in as they stand. Raises LedgerFault: then all wait."""
         rows: list[tuple[_Kept, Record]] = []
@@ -202,8 +222,11 @@ class ByCall:
         with self._lock:
             excess, self._kept = self._kept[: -limits.held], self._kept[-limits.held :]
             kept = list(self._kept)
-        if excess:
-            log.say("rows_lost", logging.ERROR, count=len(excess))
+        lost = [each for each in excess if not each.written]
+        if lost:
+            log.say("rows_lost", logging.ERROR, count=len(lost))
+        for record in (each.settling.record for each in excess if each.written):  # a sweep ends what the row says
+            log.say("body_lost", logging.ERROR, id=record.id, body_state=record.body_state)
         if self._storing is not None:  # what the store has in hand is being read
             return
         for each in excess:

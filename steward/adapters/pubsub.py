@@ -21,7 +21,7 @@ import httpx
 import orjson
 
 from steward.carrier import Carrier, Delivery
-from steward.errors import QueueRefused, QueueUnavailable, SettingError
+from steward.errors import QueueFault, QueueRefused, QueueUnavailable, SettingError
 from steward.words import Secret
 
 GOOGLE: Final = "https://pubsub.googleapis.com"
@@ -90,10 +90,15 @@ class PubsubCarrier(Carrier):
         """With `wait_s` it waits as long as Google likes, about a minute; what came is hidden by a second call."""
         found: list[Delivery] = []
         while len(found) < most:
-            came = self._pulled(min(most - len(found), _PULLED_AT_ONCE), 0.0 if found else wait_s)
+            try:
+                came = self._pulled(min(most - len(found), _PULLED_AT_ONCE), 0.0 if found else wait_s)
+                self.hide([each.receipt for each in came], hidden_s)
+            except QueueFault:
+                if found:  # handed out already: forgotten here, a try of theirs would be lost
+                    break
+                raise
             if not came:
                 break
-            self.hide([each.receipt for each in came], hidden_s)
             found += came
         return found
 

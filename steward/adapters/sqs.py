@@ -66,9 +66,14 @@ class SqsCarrier(Carrier):
         while len(found) < most:
             wait = 0 if found else math.ceil(min(wait_s, MOST_WAIT_S))
             asked = min(_AT_ONCE, most - len(found))
-            answer = self._ask(
-                "receive_message", MaxNumberOfMessages=asked, WaitTimeSeconds=wait, VisibilityTimeout=hidden_s
-            )
+            try:
+                answer = self._ask(
+                    "receive_message", MaxNumberOfMessages=asked, WaitTimeSeconds=wait, VisibilityTimeout=hidden_s
+                )
+            except QueueFault:
+                if found:  # handed out already: forgotten here, a try of theirs would be lost
+                    return found
+                raise
             came = [Delivery(each["ReceiptHandle"], each["MessageId"], each["Body"]) for each in _messages(answer)]
             found += came
             if not came:

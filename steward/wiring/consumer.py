@@ -31,8 +31,8 @@ def build_consumer(settings: Settings, board: Board | None = None) -> Consumer:
     settler = open_settler(settings, ground.ledger, stores, lambda: prices.feed.book, CallMetrics(ground.board))
 
     def before() -> None:
+        looked.look()  # first: where bodies go must not hang on a list of prices that cannot be read
         prices.look()
-        looked.look()
 
     def close() -> None:
         schedule.close()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from steward import log
 from steward.clockwork import Clockwork
+from steward.errors import SettingError
 from steward.exchange import BodyState
 from steward.metric_files import Board
 from steward.metrics import CallMetrics
@@ -72,15 +73,17 @@ class LookedAt:
     def __init__(self, stores: DecidedStores, now: Callable[[], float]) -> None:
         self._stores = stores
         self._now = now
+        self._lock = threading.Lock()
         self._at: float | None = None
 
     def look(self) -> None:
-        """Raises LedgerFault: what was known stays in force."""
-        now = self._now()
-        if self._at is not None and now - self._at < LOOK_EVERY_S:
-            return
-        self._stores.look()
-        self._at = now
+        """From any thread, one at a time. Raises LedgerFault: what was known stays in force."""
+        with self._lock:
+            now = self._now()
+            if self._at is not None and now - self._at < LOOK_EVERY_S:
+                return
+            self._stores.look()
+            self._at = now
 
 
 class Schedule:
@@ -226,6 +229,8 @@ def build_hosted(settings: Settings, caller_waits: bool, board: Board | None = N
     """
     from steward.adapters.by_call import Around, ByCall, ByCallLimits
 
+    if settings.after_response == "spool":
+        raise SettingError("AFTER_RESPONSE: this host keeps no disk for a spool; inline, sqs or pubsub")
     ground = open_ground(settings, settings.postgres_max_conns, board)
     stores, asleep = decided_stores(settings, ground.directory), Elapsed()
     prices = SharedPrices(settings, ground.engine, asleep)

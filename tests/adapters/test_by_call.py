@@ -248,3 +248,36 @@ def test_closing_gives_one_last_turn_and_counts_what_is_left(said: Said) -> None
 
     house.tell(lost)
     assert "rows_lost" in set(said.events())
+
+
+def test_a_butler_that_hangs_keeps_no_later_turn_from_settling() -> None:
+    house, first, second = House(HASTY), call(), call()
+    answers, asked = threading.Event(), []
+
+    def hang(until: float) -> None:
+        asked.append(until)
+        answers.wait(30)
+
+    house.by_call = ByCall(Settler(house.ledger, OneStore(house.store), prices), house.ledger, Around(int, hang), HASTY)
+    try:
+        house.by_call.submit(first)
+        house.by_call.turn()
+        house.by_call.submit(second)
+        house.by_call.turn(time.monotonic() + 20 * HASTY.budget_s)
+        assert {row.id for row in house.rows()} == {first.id, second.id}
+        assert len(asked) == 1
+    finally:
+        answers.set()
+    house.by_call.turn(time.monotonic() + 30)
+    assert len(asked) == 2, "once it answers, Butler is asked again"
+
+
+def test_a_body_that_memory_cannot_hold_is_no_lost_row(said: Said) -> None:
+    house = House(replace(PATIENT, held=2))
+    house.store.away = True
+    for _ in range(4):
+        house.by_call.submit(call())
+        house.by_call.turn()
+    assert len(house.rows()) == 4
+    assert "rows_lost" not in set(said.events())
+    assert len(said.lines("body_lost")) == 2

@@ -109,3 +109,19 @@ def test_the_hosts_own_account_is_asked_of_the_host(script: Script, tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120)
     assert done.stdout == "the-host-s the-host-s\n", done.stderr
     assert len([asked for asked in script.asked if "/token" in asked.path]) == 1
+
+
+def test_what_was_handed_out_is_kept_when_the_next_question_fails(pubsub_server: PubsubStandIn) -> None:
+    pulls: list[str] = []
+
+    def wrong(verb: str) -> tuple[int, bytes] | None:
+        pulls.extend([verb] if verb == "pull" else [])
+        return (503, b"{}") if verb == "pull" and len(pulls) > 1 else None
+
+    with contextlib.closing(PubsubCarrier(pubsub_server.place())) as carrier:
+        for _ in range(25):
+            carrier.send("dGV4dA==", uuid4())
+        pubsub_server.wrong = wrong
+        assert len(carrier.receive(25, 0, 60)) == 20
+        with pytest.raises(QueueUnavailable):
+            carrier.receive(25, 0, 60)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from functools import cache
 from uuid import UUID
 
 from steward.adapters.memory import MemoryAfterResponse
 from steward.adapters.queue_sender import QueueSender, SenderLimits
 from steward.carrier import MemoryCarrier
+from steward.claims import Claims
 from steward.errors import QueueUnavailable
 from steward.exchange import Intent
 from steward.price import PriceBook, bundled
-from tests.messages import House, call
+from steward.stores import OneStore
+from tests.messages import LARGE, MOST_TEXT, House, call
 
 
 @cache
@@ -58,3 +61,24 @@ def test_of_a_call_that_has_only_begun_nothing_is_written() -> None:
 
     asyncio.run(story())
     assert queue.tried == 0
+
+
+def test_a_database_that_hangs_keeps_no_large_call_beyond_its_time() -> None:
+    fallback, house, goes_on = MemoryAfterResponse(), House(prices()), threading.Event()
+
+    def hang() -> None:
+        goes_on.wait()
+
+    async def story() -> None:
+        claims = Claims(house.sealer, OneStore(house.store), MOST_TEXT, hang)
+        sender = QueueSender(MemoryCarrier(), claims, fallback, SenderLimits(accept_s=0.1))
+        accepted = sender.submit(call(LARGE))
+        assert accepted is not None
+        try:
+            await asyncio.wait_for(asyncio.ensure_future(accepted), 20)
+        finally:
+            goes_on.set()
+        await sender.close()
+
+    asyncio.run(story())
+    assert len(fallback.submitted) == 1

@@ -94,3 +94,22 @@ def test_once_closed_it_connects_no_more(sqs_carrier: SqsCarrier) -> None:
     sqs_carrier.close()
     with pytest.raises(QueueUnavailable):
         sqs_carrier.depth()
+
+
+def test_what_was_handed_out_is_kept_when_the_next_question_fails(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Asked] = []
+
+    def answer(one: Asked) -> Said:
+        asked.append(one)
+        if len(asked) > 1:
+            return Said(400, {}, b'{"__type":"com.amazonaws.sqs#AccessDenied"}')
+        came = [{"ReceiptHandle": f"r{at}", "MessageId": f"m{at}", "Body": "x"} for at in range(10)]
+        return Said(200, {}, json.dumps({"Messages": came}).encode())
+
+    script.answer = answer
+    with contextlib.closing(scripted(script, monkeypatch)) as carrier:
+        assert [each.receipt for each in carrier.receive(20, 0.0, 30)] == [f"r{at}" for at in range(10)]
+        with pytest.raises(QueueRefused):
+            carrier.receive(20, 0.0, 30)

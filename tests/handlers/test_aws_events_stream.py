@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from handlers.aws_events_stream import REQUEST_MAX_BYTES, Asked, NotHttp, read_event
+from steward.errors import BadRequest
 from steward.exchange import Headers
 from tests.handlers.lambda_events import function_url, rest_proxy
 
@@ -173,3 +174,9 @@ def test_what_is_no_http_request_is_said_to_be_none(event: Any) -> None:
 def test_what_is_no_json_is_said_to_be_none(octets: bytes) -> None:
     with pytest.raises(NotHttp):
         read_event(octets)
+
+
+@pytest.mark.parametrize("make", [function_url, rest_proxy])
+def test_a_length_of_thousands_of_digits_is_refused_and_ends_no_process(make: Any) -> None:
+    asked = read(make("POST", "/v1/chat/completions", [(b"Content-Length", b"9" * 5000)], BODY))
+    assert isinstance(asked.body_fault, BadRequest)

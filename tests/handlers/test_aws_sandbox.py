@@ -510,3 +510,14 @@ def test_a_plain_key_in_the_environment_is_warned_of(
 ) -> None:
     Sandbox({**environ, "_HANDLER": "handlers.aws_lambda.settle"}).begin()
     assert "ENCRYPTION_KEY: a plain secret" in capsys.readouterr().out
+
+
+def test_a_setting_without_a_value_leaves_what_this_host_goes_by(environ: dict[str, str]) -> None:
+    empty = dict.fromkeys(("AFTER_RESPONSE", "POSTGRES_MAX_CONNS", "PRICING_REFRESH_INTERVAL"), "")
+    given = Sandbox({**environ, **empty}).settings
+    assert (given.after_response, given.postgres_max_conns) == ("inline", 1)
+
+
+def test_a_spool_is_refused_while_the_function_starts(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="AFTER_RESPONSE"):
+        Sandbox({**environ, "AFTER_RESPONSE": "spool"}).begin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -48,6 +49,21 @@ def test_it_settles_what_a_relay_with_the_same_settings_sent(postgres: Database,
     services.close()
     consumer.close()
     stores.close()
+
+
+def test_bodies_find_their_store_though_no_price_list_can_be_read(postgres: Database, tmp_path: Path) -> None:
+    given = settings(
+        postgres,
+        **{"AFTER_RESPONSE": "sqs", "SQS_QUEUE_URL": URL, "BODY_STORE_URL": tmp_path.as_uri()},
+        PRICING_REMOTE_URL="https://127.0.0.1:1/prices.json",
+    )
+    postgres.run("DROP TABLE price_list")
+    one = call()
+    one.caller = replace(one.caller, org_id=UUID(int=7))  # whose place only the directory knows
+    consumer = build_consumer(given)
+    letter = queue_claims(given, postgres.keyring, OneStore(None), lambda: None).message(one)
+    assert consumer.settle([("1", letter.text() or "")]) == {"1": None}
+    consumer.close()
 
 
 def test_without_a_queue_it_is_not_put_together() -> None:

@@ -17,9 +17,10 @@ import pytest
 
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.app import create_app
+from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, BodyState, Outcome
 from steward.settings import Settings
-from steward.wiring.hosted import Elapsed, Hosted, build_hosted
+from steward.wiring.hosted import Elapsed, Hosted, LookedAt, build_hosted
 from steward.words import Secret
 from tests.contracts.records import a_record, new_id
 from tests.said import Said, listening
@@ -203,6 +204,30 @@ def test_what_one_task_of_a_sweep_meets_ends_no_other(found: Settings, said: Sai
     hosted.sweep(time.monotonic() + 60)
     assert {line["task"] for line in said.lines("task_failed")} >= {"keep", "bodies", "export"}
     asyncio.run(hosted.close())
+
+
+def test_a_spool_that_nobody_would_read_is_refused() -> None:
+    with pytest.raises(SettingError, match="AFTER_RESPONSE"):
+        build_hosted(settings(AFTER_RESPONSE="spool"), caller_waits=False)
+
+
+def test_threads_that_look_together_ask_once() -> None:
+    class Slow:
+        asked = 0
+
+        def look(self) -> bool:
+            self.asked += 1
+            together.wait(0.05)
+            return False
+
+    stores, together = Slow(), threading.Event()
+    looked = LookedAt(stores, lambda: 0.0)  # type: ignore[arg-type]
+    threads = [threading.Thread(target=looked.look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stores.asked == 1
 
 
 def test_time_passes_while_a_clock_stands_still() -> None:
