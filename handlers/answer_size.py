@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 
-from handlers.aws_events import is_text
+from handlers.aws_answers import is_text
 from steward.exchange import Headers
 
 _TWO = b'"\\\b\f\n\r\t'

@@ -1,9 +1,10 @@
-"""What a load balancer, a Function URL or API Gateway hands to Lambda, as a request; an answer, as they want it back.
+"""What a load balancer, a Function URL or API Gateway hands to Lambda, as a request: for both of our entries.
 
 It refuses what the container's listener refuses, in the same way (SECURITY F9), and crashes at nothing an event may
-hold: what is no request is one of our errors. Mangum's classes tell the fronts apart and spell the answer. The request
-is read here, because theirs decodes the path, writes the query anew, takes the whole X-Forwarded-For for an address
-and fails at a port that is no number. It knows no key, route or provider.
+hold: what is no request is one of our errors. A Function URL says path and query as they were sent. API Gateway decodes
+the query and forgets the order of different names: it is written anew from what it says, so `%20` and `+` become one
+spelling. Where a front folds a repeated field into one, with commas, it stays folded. It knows no key, route or
+provider.
 """
 
 from __future__ import annotations
@@ -11,32 +12,20 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 from urllib.parse import quote
 
-from mangum.handlers.alb import ALB
-from mangum.handlers.api_gateway import APIGateway, HTTPGateway
-from mangum.types import LambdaConfig
-
-from steward.errors import BadRequest, HeadTooLarge, Unsupported
+from steward.errors import BadRequest, CallerFault, HeadTooLarge, StewardError, Unsupported
 from steward.exchange import Headers
 
-HEAD_BYTES = 64 * 1024
-HEAD_FIELDS = 128
+HEAD_BYTES: Final = 64 * 1024
+HEAD_FIELDS: Final = 128
 """The listener's bounds."""
 
-TEXT_TYPES = [
-    *("text/", "application/json", "application/javascript", "application/xml", "application/vnd.api+json"),
-    *("application/x-ndjson", "application/ndjson", "application/jsonl", "application/problem+json"),
-]
-"""Content types that go as they are; all else, and what is compressed or no UTF-8, as base64: a third more."""
-
-_AS_TEXT = LambdaConfig(api_gateway_base_path="", text_mime_types=TEXT_TYPES, exclude_headers=[])
-_AS_BASE64 = LambdaConfig(api_gateway_base_path="", text_mime_types=[], exclude_headers=[])
-
-_METHODS = frozenset(
+_METHODS: Final = frozenset(
     {
         *("ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH", "MERGE"),
         *("MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH"),
@@ -46,19 +35,22 @@ _METHODS = frozenset(
 )
 """Those that the listener's parser knows, but for CONNECT."""
 
-_OF_THE_FRONT = frozenset(
-    {
-        *(b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto"),
-        *(b"x-amzn-trace-id", b"x-amzn-tls-cipher-suite", b"x-amzn-tls-version"),
-    }
-)
-"""Set by the front, about its own connection: no provider gets them."""
-_OF_THE_SIGNATURE = frozenset({b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"})
-_SIGNED = b"AWS4-"
+_OF_THE_FRONT: Final = frozenset({b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto", b"x-amz-cf-id"})
+_FRONTS_PREFIXES: Final = (b"x-amzn-", b"cloudfront-")
+"""Set by the front, about its own connection and whom it signed in: no provider gets them."""
+_OF_THE_SIGNATURE: Final = frozenset({b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"})
+_SIGNED: Final = b"AWS4-"
+_SIGNED_QUERY: Final = b"x-amz-signature="
+_IN_THE_QUERY: Final = b"x-amz-"
+_REST_SAFE: Final = string.punctuation.replace("%", "") + "%"
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
-_NO_BODY = frozenset({204, 304})
+_CHECKER: Final = b"elb-healthchecker/"
+_CHECKED: Final = frozenset({b"/", b"/healthz"})
+"""Where a load balancer looks unless it was told of `/health`: no provider has these."""
+_HEALTH: Final = b"/health"
+
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +91,20 @@ REST_FRONT = Front(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request past everything that the listener would have refused."""
+    """A request, or as much of it as could be read."""
 
     method: str
     raw_path: bytes
-    query: bytes
-    headers: Headers
+    query: bytes = field(repr=False)
+    headers: Headers = field(repr=False)
     """Names in lower case, in order with repeats."""
-    body: bytes
-    client: str
+    body: bytes = field(default=b"", repr=False)
+    client: str = ""
     """Who connected to the front; empty when it did not say."""
+    refused: StewardError | None = None
+    """What the listener would have said against its head: it is answered so, and goes no further."""
+    body_fault: CallerFault | None = None
+    """What the call meets in place of its body: it has a row like any other, once it was admitted."""
 
     def scope(self) -> dict[str, Any]:
         """As ASGI wants it."""
@@ -126,77 +122,74 @@ class Request:
             "query_string": self.query,
             "headers": self.headers,
             "state": {},
+            "extensions": {},
         }
 
+    def without_body(self, fault: CallerFault) -> Request:
+        """The same call, which will meet this when it takes its body."""
+        headers = self.headers
+        if _length(headers) != _NO_LENGTH:  # else the gate has it to refuse
+            left = [item for item in headers if item[0] not in _OF_THE_FRAME]
+            headers = [*left, (b"content-length", b"1")]
+        return replace(self, headers=headers, body=b"", body_fault=fault)
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A whole answer."""
 
-    status: int
-    headers: Headers
-    body: bytes
+_NO_LENGTH: Final = -1
+_OF_THE_FRAME: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 
 
 def front(event: object) -> Front | None:
     """Which front sent it; None for what is no HTTP request (a queue's records, a schedule, a direct call)."""
     if not isinstance(event, Mapping) or not isinstance(event.get("requestContext"), Mapping):
         return None
-    if ALB.infer(event, None, _AS_TEXT):  # type: ignore[arg-type]
+    if "elb" in event["requestContext"]:
         return ALB_FRONT
-    if HTTPGateway.infer(event, None, _AS_TEXT):  # type: ignore[arg-type]
-        return URL_FRONT if event.get("version") == "2.0" else REST_FRONT
-    return REST_FRONT if APIGateway.infer(event, None, _AS_TEXT) else None  # type: ignore[arg-type]
+    if event.get("version") == "2.0":
+        return URL_FRONT
+    return REST_FRONT if "httpMethod" in event or "resource" in event else None
 
 
 def read(event: Mapping[str, Any], sent_by: Front) -> Request:
-    """The request, its path and query as they were sent. Raises BadRequest, HeadTooLarge, Unsupported."""
+    """The request, its path and query as they were sent. Raises nothing: see `Request.refused`, `body_fault`."""
+    try:
+        request = _read(event, sent_by)
+    except StewardError as error:
+        return Request("", b"", b"", [], refused=error)
+    try:
+        _check(request)
+    except StewardError as error:
+        return replace(request, refused=error)
+    try:
+        body = _body(event)
+        return replace(request, headers=_framed(request.headers, body), body=body)
+    except BadRequest as fault:
+        return request.without_body(fault)
+
+
+def _read(event: Mapping[str, Any], sent_by: Front) -> Request:
+    """Raises BadRequest, Unsupported."""
     headers = _headers(event)
+    context = event["requestContext"]
     if sent_by is URL_FRONT:
-        http = _mapping(event["requestContext"].get("http"))
-        method, target, query = http.get("method"), event.get("rawPath"), _octets(event.get("rawQueryString"))
-        client = _client(http.get("sourceIp"))
+        http = _mapping(context.get("http"))
+        method, target, query = http.get("method"), _octets(event.get("rawPath")), _octets(event.get("rawQueryString"))
+        client, signed = _client(http.get("sourceIp")), bool(_mapping(context.get("authorizer")).get("iam"))
     else:
-        method, target = event.get("httpMethod"), event.get("path")
+        method, target = event.get("httpMethod"), _target(event.get("path"), sent_by)
         query = _query(event, decoded=sent_by is REST_FRONT)
-        client = _forwarded(headers)
-    raw_path = _path(_octets(target))
-    _check(_method(method), raw_path, query, headers)
-    body = _body(event)
-    return Request(_method(method), raw_path, query, _framed(_callers(headers, sent_by), body), body, client)
+        identity = _mapping(context.get("identity"))
+        client, signed = _client(identity.get("sourceIp")) or _forwarded(headers), bool(identity.get("userArn"))
+    raw_path = _path(target)
+    if raw_path in _CHECKED and sent_by is ALB_FRONT and _is_check(headers):
+        raw_path = _HEALTH
+    headers, query = _callers(headers, query, signed)
+    return Request(_method(method), raw_path, query, headers, client=client)
 
 
-def spelled(response: Response, event: Mapping[str, Any], sent_by: Front, as_text: bool = True) -> dict[str, Any]:
-    """The answer as the front wants it: many values of a header, or one, as it sent them itself."""
-    config = _AS_TEXT if as_text and not _compressed(response.headers) else _AS_BASE64
-    fields = [(name, value.decode("latin-1").encode()) for name, value in _told(response)]
-    answer = {"status": response.status, "headers": fields, "body": response.body}
-    if sent_by is ALB_FRONT:
-        values: dict[str, Any] = {"multiValueHeaders": {}} if "multiValueHeaders" in event else {"headers": {}}
-        plain = {"requestContext": {"elb": {}}, "httpMethod": "GET", "path": "/", **values}
-        return ALB(plain, None, config)(answer)  # type: ignore[arg-type]
-    if sent_by is URL_FRONT:
-        http = {"method": "GET", "path": "/", "sourceIp": ""}
-        plain = {"version": "2.0", "requestContext": {"http": http}, "headers": {}}
-        return HTTPGateway(plain, None, config)(answer)  # type: ignore[arg-type]
-    plain = {"resource": "/", "requestContext": {}, "httpMethod": "GET", "path": "/"}
-    return APIGateway(plain, None, config)(answer)  # type: ignore[arg-type]
-
-
-def is_text(headers: Headers) -> bool:
-    """Whether a body under these fields goes as text, if it is UTF-8."""
-    kind = dict(headers).get(b"content-type", b"").decode("latin-1")
-    return not _compressed(headers) and any(text in kind for text in TEXT_TYPES)
-
-
-def _compressed(headers: Headers) -> bool:
-    return dict(headers).get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}
-
-
-def _told(response: Response) -> Headers:
-    """The fields, without a length that is not the body's: a front might wait for the rest of it."""
-    length = b"%d" % len(response.body)
-    return [item for item in response.headers if item[0] != b"content-length" or item[1] == length]
+def _is_check(headers: Headers) -> bool:
+    """Whether the load balancer itself asks. A caller's request has a Host: it would not have let it through."""
+    named = dict(headers)
+    return b"host" not in named and named.get(b"user-agent", b"").lower().startswith(_CHECKER)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -215,6 +208,18 @@ def _octets(value: object) -> bytes:
         raise BadRequest("The request's target or a header holds a character that no octet stands for.") from None
 
 
+def _value(value: object) -> bytes:
+    """A field's value: an octet for a character, or UTF-8 where the front has decoded that. Raises BadRequest."""
+    if isinstance(value, str) and not value.isascii() and max(value) > "\xff":
+        try:
+            return value.encode().strip(b" \t")
+        except UnicodeEncodeError:
+            raise BadRequest from None
+    if value is None:
+        raise BadRequest
+    return _octets(value).strip(b" \t")
+
+
 def _headers(event: Mapping[str, Any]) -> Headers:
     """Names in lower case. The front's own list of many values, where there is one, holds all of them."""
     many = event.get("multiValueHeaders")
@@ -226,22 +231,34 @@ def _headers(event: Mapping[str, Any]) -> Headers:
     found: Headers = []
     for name, values in given.items():
         each = values if isinstance(values, list) else [values]
-        found += [(_octets(name).lower(), _octets(value).strip(b" \t")) for value in each]
+        found += [(_octets(name).lower(), _value(value)) for value in each]
     cookies = event.get("cookies")
-    if isinstance(cookies, list) and cookies:  # the Function URL's spelling of one field
-        found.append((b"cookie", b"; ".join(_octets(each) for each in cookies)))
+    if cookies:  # the Function URL's spelling of one field
+        if not isinstance(cookies, list):
+            raise BadRequest
+        found = [item for item in found if item[0] != b"cookie"]
+        found.append((b"cookie", b"; ".join(map(_value, cookies))))
     return found
 
 
-def _callers(headers: Headers, sent_by: Front) -> Headers:
-    """Without what the front set, and without a signature that it has checked: that is for it alone."""
-    kept = [item for item in headers if item[0] not in _OF_THE_FRONT]
-    if sent_by is ALB_FRONT:
-        return kept
-    signed = any(name == b"authorization" and value.startswith(_SIGNED) for name, value in kept)
-    if not signed:
-        return kept
-    return [item for item in kept if item[0] not in _OF_THE_SIGNATURE and not item[1].startswith(_SIGNED)]
+def _callers(headers: Headers, query: bytes, signed: bool) -> tuple[Headers, bytes]:
+    """Without what the front set, and without a signature of AWS's, which is for the front alone.
+
+    It stands where OpenAI's key would; the session token beside it is half a credential of the caller's. `signed`: the
+    front has checked one, wherever it stood.
+    """
+    kept = [item for item in headers if item[0] not in _OF_THE_FRONT and not item[0].startswith(_FRONTS_PREFIXES)]
+    in_query = _SIGNED_QUERY in query.lower()
+    if in_query:
+        pairs = [pair for pair in query.split(b"&") if not pair.lower().startswith(_IN_THE_QUERY)]
+        query = b"&".join(pairs)
+    if not (signed or in_query or any(_is_signature(item) for item in kept)):
+        return kept, query
+    return [item for item in kept if item[0] not in _OF_THE_SIGNATURE and not _is_signature(item)], query
+
+
+def _is_signature(item: tuple[bytes, bytes]) -> bool:
+    return item[0] == b"authorization" and item[1].startswith(_SIGNED)
 
 
 def _method(given: object) -> str:
@@ -250,6 +267,16 @@ def _method(given: object) -> str:
     if not isinstance(given, str) or given not in _METHODS:
         raise BadRequest
     return given
+
+
+def _target(given: object, sent_by: Front) -> bytes:
+    """Of API Gateway, which may have decoded it, with what no path may hold encoded again."""
+    if sent_by is not REST_FRONT or not isinstance(given, str):
+        return _octets(given)
+    try:
+        return quote(given, safe=_REST_SAFE).encode("ascii")
+    except UnicodeEncodeError:
+        raise BadRequest from None
 
 
 def _path(target: bytes) -> bytes:
@@ -296,28 +323,31 @@ def _client(address: object) -> str:
     return address if isinstance(address, str) and len(address) <= 64 else ""
 
 
-def _check(method: str, raw_path: bytes, query: bytes, headers: Headers) -> None:
+def _check(request: Request) -> None:
     """Everything that the listener and its parser refuse of a head, before the gate sees it."""
+    headers, target = request.headers, request.raw_path + request.query
     if len(headers) > HEAD_FIELDS:
         raise HeadTooLarge
-    size = len(method) + len(raw_path) + len(query) + sum(len(name) + len(value) + 4 for name, value in headers)
+    size = len(request.method) + len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
     if size > HEAD_BYTES:
         raise HeadTooLarge
-    if any(_CONTROL.search(value) for _, value in headers) or _CONTROL.search(raw_path + query):
+    if any(_CONTROL.search(value) for _, value in headers) or _CONTROL.search(target):
         raise BadRequest
     named = dict(headers)
-    if b"upgrade" in named and any(b"upgrade" in words for words in _listed(headers, b"connection")):
+    if b"upgrade" in named and b"upgrade" in _listed(headers, b"connection"):
         raise Unsupported
     if b"transfer-encoding" in named:
-        codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+        codings = _listed(headers, b"transfer-encoding")
+        if codings.count(b"chunked") > 1:
+            raise BadRequest("The Transfer-Encoding header occurs more than once.")
         if codings != [b"chunked"]:
             raise Unsupported
         if b"content-length" in named:
             raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
 
 
-def _listed(headers: Headers, wanted: bytes) -> Iterable[list[bytes]]:
-    return ([word.strip().lower() for word in value.split(b",")] for name, value in headers if name == wanted)
+def _listed(headers: Headers, wanted: bytes) -> list[bytes]:
+    return [word.strip().lower() for name, value in headers if name == wanted for word in value.split(b",")]
 
 
 def _body(event: Mapping[str, Any]) -> bytes:
@@ -340,12 +370,21 @@ def _framed(headers: Headers, body: bytes) -> Headers:
     The front took the body out of its frame: chunks are gone, and what a length says of it must be so, or the provider
     would take one message for two.
     """
-    lengths = [value for name, value in headers if name == b"content-length"]
-    if len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0][:18]) != len(body):
+    length = _length(headers)
+    if length not in {None, _NO_LENGTH, len(body)}:
         raise BadRequest("The Content-Length header is not the body's.")
-    if lengths:
+    if length is not None:
         return headers
     left = [item for item in headers if item[0] != b"transfer-encoding"]
     if body or len(left) != len(headers):
         left.append((b"content-length", b"%d" % len(body)))
     return left
+
+
+def _length(headers: Headers) -> int | None:
+    """Of the body, as the head has it; None when it says none, `_NO_LENGTH` for what the gate will refuse."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if not lengths:
+        return None
+    valid = len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= 18
+    return int(lengths[0]) if valid else _NO_LENGTH

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from handlers.aws_events_stream import Asked, NotHttp, read_event
+from handlers.aws_events import ALB_FRONT, REST_FRONT, Request, front, read
 from handlers.runtime_api import Fault, Invocation, ResponseRefused, RuntimeApi, RuntimeApiLost, StreamedResponse
 from steward import log
-from steward.errors import Cut, InternalError, SettingError, StewardError
+from steward.errors import Cut, InternalError, SettingError, StewardError, TooLarge
 from steward.exchange import Headers
 from steward.providers import dialect_hint, facts
-from steward.proxy import Application, Message
+from steward.proxy import EXPIRED, Application, Message, out_of_time
 
 if TYPE_CHECKING:
     from steward.wiring.hosted import Hosted
@@ -42,6 +42,10 @@ DEFAULTS: Final[dict[str, str]] = {
     "POSTGRES_MAX_CONNS": "1",
 }
 """What holds on this host unless the environment says otherwise. What is captured is kept in memory."""
+REQUEST_MAX_BYTES: Final = 6 << 20
+"""Of an event, bodies in base64: what Lambda takes for an invocation."""
+_HEALTH: Final = b"/health"
+"""It says that this process lives, and needs no database for it."""
 _PRELUDE_ENDS: Final = bytes(8)
 _NO_BODY: Final = frozenset({204, 304})
 _OF_ONE_CONNECTION: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
@@ -52,6 +56,15 @@ _STOPPED_S: Final = 0.2
 BROKEN: Final = Fault("Steward.StreamBroken", "The response could not be finished. What came is not all of it.")
 DEADLINE: Final = Fault("Steward.Deadline", "The function's time ran out before the provider's answer ended.")
 STOPPED: Final = Fault("Steward.Stopped", "The function was stopped before the provider's answer ended.")
+NO_EVENT: Final = Fault("Steward.NotHttp", "The event is not JSON.")
+OTHER_EVENT: Final = Fault(
+    "Steward.NotHttp",
+    "This function answers HTTP requests of a Function URL or an API Gateway REST proxy, streamed. "
+    "Queues, schedules and tests belong to the functions of handlers.aws_lambda.",
+)
+ALB_EVENT: Final = Fault(
+    "Steward.NotHttp", "An ALB cannot stream from Lambda. Its events belong to the function of handlers.aws_lambda."
+)
 NOT_STARTED: Final = Fault("Steward.InitFailed", "The Steward could not start. Its log says why.")
 
 
@@ -105,13 +118,16 @@ class Runtime:
     async def _serve(self, invocation: Invocation, stopping: asyncio.Task[Any]) -> None:
         # The deadline is by the wall clock, which a thaw sets right; from here on time is counted without it.
         deadline = time.monotonic() + invocation.deadline_s - time.time()
-        try:
-            asked = read_event(invocation.event)
-        except NotHttp as refused:
+        asked = asked_of(invocation.event)
+        if isinstance(asked, Fault):
             log.say("event_refused", logging.WARNING)
-            await self._api.fail(invocation.id, Fault("Steward.NotHttp", refused.message))
+            try:
+                await self._api.fail(invocation.id, asked)
+            finally:
+                self._flush()
             return
-        await self._hosted.prepare()
+        if asked.request.raw_path != _HEALTH:
+            await self._hosted.prepare()
         response = Responding(self._api, invocation.id, asked)
         try:
             await self._answer(asked, response, deadline, stopping)
@@ -144,7 +160,7 @@ class Runtime:
         fault = BROKEN
         if not call.done():
             fault = STOPPED if stopping.done() else DEADLINE
-            call.cancel()
+            call.cancel(EXPIRED if fault is DEADLINE else None)
             await asyncio.wait((call,), timeout=_STOPPED_S if stopping.done() else self._times.budget + _RESERVE_S)
         left = _STOPPED_S if stopping.done() else max(_STOPPED_S, deadline - time.monotonic())
         try:
@@ -156,16 +172,48 @@ class Runtime:
     async def _call(self, asked: Asked, response: Responding) -> None:
         """The application's part. What it raises has been said; what is not whole then is broken off."""
         try:
-            if asked.refused is not None:
-                self._hosted.services.stages.refusals.count(asked.refused.code)
-                await response.refuse(asked.refused)
+            if asked.request.refused is not None:
+                self._hosted.services.stages.refusals.count(asked.request.refused.code)
+                await response.refuse(asked.request.refused)
             else:
-                await self._app(asked.scope, response.receive, response.send)
+                await self._app(asked.request.scope(), response.receive, response.send)
         except Cut:
             return
+        except StewardError as error:  # of one of our own paths: of a call the relay has made an answer
+            await response.refuse(error)
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args == (EXPIRED,):
+                await response.refuse(out_of_time())
+            raise
         except Exception as exc:  # the last line of defence: nothing of one call may end the process
             log.error("call_failed", exc)
             await response.refuse(InternalError())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, and how its front takes an answer."""
+
+    request: Request
+    multi_value: bool
+    """Whether it takes repeated fields (`multiValueHeaders`) rather than cookies apart."""
+
+
+def asked_of(octets: bytes) -> Asked | Fault:
+    """The request that an event is; for one that is none, what is said of it."""
+    try:
+        event = orjson.loads(octets)
+    except orjson.JSONDecodeError:
+        return NO_EVENT
+    sent_by = front(event)
+    if sent_by is None:
+        return OTHER_EVENT
+    if sent_by is ALB_FRONT:
+        return ALB_EVENT
+    request = read(event, sent_by)
+    if len(octets) > REQUEST_MAX_BYTES and request.refused is None:
+        request = request.without_body(TooLarge())
+    return Asked(request, sent_by is REST_FRONT)
 
 
 class Responding:
@@ -188,9 +236,9 @@ class Responding:
         """The whole body; then, perhaps, that nobody takes the response any more. Raises CallerFault for the body."""
         if not self._body_told:
             self._body_told = True
-            if self._asked.body_fault is not None:
-                raise self._asked.body_fault
-            return {"type": "http.request", "body": self._asked.body, "more_body": False}
+            if self._asked.request.body_fault is not None:
+                raise self._asked.request.body_fault
+            return {"type": "http.request", "body": self._asked.request.body, "more_body": False}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
@@ -201,7 +249,7 @@ class Responding:
         if message["type"] == "http.response.start":
             self._started = True
             status = message["status"]
-            self._has_body = self._asked.scope["method"] != "HEAD" and status not in _NO_BODY
+            self._has_body = self._asked.request.method != "HEAD" and status not in _NO_BODY
             self._held = prelude(status, message["headers"], self._asked.multi_value)
             if not message.get("steward.hold"):
                 await self._write(b"")
@@ -215,8 +263,7 @@ class Responding:
         """Our own answer in place of the application's, unless one has begun."""
         if self._started:
             return
-        scope = self._asked.scope
-        dialect = dialect_hint(scope["raw_path"], scope["headers"])
+        dialect = dialect_hint(self._asked.request.raw_path, self._asked.request.headers)
         document = facts(dialect).error_document(error.status, error.code, error.message)
         headers = [
             (b"content-type", b"application/json"),

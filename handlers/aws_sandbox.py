@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from handlers import aws_events
+from handlers import aws_answers, aws_events
 from handlers.aws_extension import Extension, NotRegistered, register
 from handlers.aws_log import LambdaLog
 from handlers.aws_secrets import Fetch, plain_secrets, with_secrets
@@ -23,9 +23,9 @@ from handlers.emf import EmfBoard
 from handlers.loop_thread import LoopThread
 from steward import log
 from steward.app import create_app
-from steward.errors import InternalError, StewardError, UpstreamTimeout
+from steward.errors import InternalError, StewardError
 from steward.metric_files import Board
-from steward.proxy import Application
+from steward.proxy import Application, out_of_time
 from steward.refusals import Refusals
 from steward.settings import Settings, load
 from steward.wiring.hosted import Hosted, build_hosted
@@ -167,11 +167,10 @@ class Sandbox:
             self._ended(until)
 
     def _answer(self, event: Mapping[str, Any], sent_by: aws_events.Front, until: float) -> dict[str, Any]:
-        try:
-            request = aws_events.read(event, sent_by)
-        except StewardError as error:
-            self.loop.run(_count(self.hosted.services.stages.refusals, error))
-            return aws_events.spelled(refusal(error), event, sent_by)
+        request = aws_events.read(event, sent_by)
+        if request.refused is not None:
+            self.loop.run(_count(self.hosted.services.stages.refusals, request.refused))
+            return aws_answers.spelled(refusal(request.refused, request), event, sent_by)
         streaming = sent_by is not aws_events.ALB_FRONT or self.settings.alb_streaming == "buffered"
         cycle = BufferedCycle(request, sent_by, self._ascii_only, streaming)
         left = until - time.monotonic()
@@ -179,13 +178,13 @@ class Sandbox:
         try:
             response = self.loop.run(self._relay(cycle, left - margin), left - _LAST_S)
         except TimeoutError:
-            response = refusal(UpstreamTimeout(), request)
+            response = cycle.answer() or refusal(out_of_time(), request)
         except Exception as exc:  # the runtime would print its words
             log.error("relay_failed", exc)
             response = refusal(InternalError(), request)
         return cycle.spelled(response, event)
 
-    async def _relay(self, cycle: BufferedCycle, within_s: float) -> aws_events.Response:
+    async def _relay(self, cycle: BufferedCycle, within_s: float) -> aws_answers.Response:
         ends = time.monotonic() + within_s
         if cycle.request.raw_path != HEALTH:
             await self.hosted.prepare()

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from handlers.answer_size import AnswerSize
-from handlers.aws_events import Front, Request, Response, spelled
+from handlers.aws_answers import Response, spelled
+from handlers.aws_events import Front, Request
 from steward import log
 from steward.errors import (
     AnswerTooLarge,
@@ -23,12 +24,11 @@ from steward.errors import (
     StewardError,
     StreamingUnavailable,
     TooLarge,
-    UpstreamTimeout,
 )
 from steward.exchange import Headers, Origin, Outbound
 from steward.ports import Answer, RequestBody, Upstream
 from steward.providers import dialect_hint, facts
-from steward.proxy import Application
+from steward.proxy import Application, out_of_time
 from steward.wire.headers import CallerHead
 
 _STREAMED = b"text/event-stream"
@@ -60,11 +60,14 @@ class BufferedCycle:
     # what the relay uses beside ASGI
 
     def body_now(self) -> bytes:
-        """All of it. Raises TooLarge for what the host does not carry, StreamingUnavailable where streams are refused.
+        """All of it. Raises TooLarge for what the host does not carry, StreamingUnavailable where streams are refused,
+        BadRequest for what could not be read.
 
         Asked once the caller and the route are known: the row is written, and the answer in his dialect.
         """
         body = self.request.body
+        if self.request.body_fault is not None:
+            raise self.request.body_fault
         if len(body) > self.front.request_bytes:
             raise TooLarge(f"The request is too large: {self.front.larger}")
         if not self._streaming and _asks_for_stream(self.request):
@@ -113,7 +116,7 @@ class BufferedCycle:
         """The host's time is nearly over: the provider's side is closed, and the caller told while there is time."""
         if self._complete or self.refused is not None:
             return
-        self.refused = UpstreamTimeout("The provider did not answer within the time that this host gives a call.")
+        self.refused = out_of_time()
         if self.on_lost is not None:
             self.on_lost()
         elif self.task is not None:
@@ -132,15 +135,20 @@ class BufferedCycle:
         except asyncio.CancelledError:
             if self.refused is None:
                 raise
+        except StewardError as error:  # of one of our own paths: of a call the relay has made an answer
+            self.take_back()
+            self.refused = error
         except Exception as exc:  # the last line of defence
             log.error("listener_failed", exc)
             self.take_back()
             self.refused = InternalError()
         finally:
             timer.cancel()
-        if self._complete and self._status:
-            return Response(self._status, self._headers, self._whole())
-        return refusal(self.refused or InternalError(), self.request)
+        return self.answer() or refusal(self.refused or InternalError(), self.request)
+
+    def answer(self) -> Response | None:
+        """What was answered, once it is whole. From any thread."""
+        return Response(self._status, self._headers, self._whole()) if self._complete and self._status else None
 
     def spelled(self, response: Response, event: Mapping[str, Any]) -> dict[str, Any]:
         """As the front wants it, in the smaller spelling; our own error for what it still could not carry."""

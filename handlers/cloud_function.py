@@ -30,6 +30,7 @@ from handlers.hosted_app import HostedApp
 from steward import cloud_run, log
 from steward.errors import Cut, SettingError
 from steward.log_fields import Sentence
+from steward.metric_memory import MemoryBoard
 from steward.proxy import Receive, Scope, Send
 from steward.settings import load
 from steward.wiring.hosted import build_hosted
@@ -78,7 +79,7 @@ class House:
         log.configure(settings.log_level, severity=cloud_run.is_here(self._environ))
         log.catch_crashes()
         log.setting_warnings(settings.warnings)
-        hosted = build_hosted(settings, caller_waits=True)
+        hosted = build_hosted(settings, caller_waits=True, board=MemoryBoard())
         framework_listener.Connection.refusals = hosted.services.stages.refusals
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log.loop_fault)
@@ -89,7 +90,8 @@ class House:
 
         log.say("started")
         _when_told_to_stop(lambda: loop.call_soon_threadsafe(told_to_stop))
-        return HostedApp(settings, hosted, caller_waits=True)
+        fronts = cloud_run.OF_THE_FRONT if cloud_run.is_here(self._environ) else frozenset()
+        return HostedApp(settings, hosted, caller_waits=True, of_the_front=fronts)
 
     def _cut(self) -> None:
         """What still runs hands its exchange over now, while there is time."""

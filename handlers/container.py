@@ -23,12 +23,13 @@ from handlers.settler import DRAIN_S, run_settler
 from handlers.spool_folder import prepare
 from handlers.supervisor import SIGNALS, Child, StopTimes, Supervisor
 from handlers.viewer import run_viewer, server_tls
-from steward import log, metrics
+from steward import cloud_run, log, metrics
 from steward.app import create_app, create_ops_app
 from steward.errors import SettingError
 from steward.listener import Listener, ListenerLimits, listener
 from steward.log_fields import Facts
 from steward.metric_files import Board
+from steward.metric_memory import MemoryBoard
 from steward.proxy import Application
 from steward.settings import Settings
 from steward.version import VERSION
@@ -51,7 +52,8 @@ def serve(settings: Settings, by_call: bool = False) -> int:
     _raise_descriptor_limit()
     sockets = _Sockets(settings)
     doubts = prepare(settings.spool_dir) if spooled else []
-    board = metrics.prepare(settings.spool_dir / "metrics" if spooled else None)
+    alone = settings.workers == 1 and not spooled and not views
+    board = MemoryBoard() if alone and by_call else metrics.prepare(settings.spool_dir / "metrics" if spooled else None)
     facts: Facts = {"host": settings.host, "port": sockets.port, "workers": settings.workers, "version": VERSION}
     if sockets.ops_port is not None:
         facts["ops_port"] = sockets.ops_port
@@ -59,7 +61,7 @@ def serve(settings: Settings, by_call: bool = False) -> int:
         facts["view_port"] = settings.view_port
     log.say("listening", **facts)
     log.setting_warnings([*settings.warnings, *doubts])
-    if settings.workers == 1 and not spooled and not views:
+    if alone:
         return run_process(settings, sockets, board, by_call)
     children = [Child(partial(_relay, settings, sockets, board, by_call), index) for index in range(settings.workers)]
     if views:
@@ -171,7 +173,7 @@ def _core_by_call(settings: Settings, board: Board) -> _Core:
     from steward.wiring.hosted import build_hosted
 
     hosted = build_hosted(settings, caller_waits=True, board=board)
-    app = HostedApp(settings, hosted, caller_waits=True)
+    app = HostedApp(settings, hosted, caller_waits=True, of_the_front=cloud_run.OF_THE_FRONT)
 
     async def stop() -> None:
         await app.close()

@@ -21,8 +21,14 @@ _ALIVE = b"/health"
 class HostedApp:
     """ASGI: what callers are served by."""
 
-    def __init__(self, settings: Settings, hosted: Hosted, caller_waits: bool) -> None:
-        """`caller_waits`: what the host does unless AFTER_RESPONSE_WAIT says otherwise. Raises SettingError."""
+    def __init__(
+        self, settings: Settings, hosted: Hosted, caller_waits: bool, of_the_front: frozenset[bytes] = frozenset()
+    ) -> None:
+        """`caller_waits`: what the host does unless AFTER_RESPONSE_WAIT says otherwise. Raises SettingError.
+
+        `of_the_front`: fields that whoever stands before this process set, and that are for nobody behind it.
+        """
+        self._of_the_front = of_the_front
         self._hosted = hosted
         self._tasks = open_tasks(settings, self._sweep)
         self._app = create_app(hosted.services, self._tasks)
@@ -31,13 +37,24 @@ class HostedApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http" and scope["raw_path"] != _ALIVE:
-            await self._hosted.prepare()
+        if scope["type"] == "http":
+            scope = self._without_the_fronts(scope)
+            if scope["raw_path"] != _ALIVE:
+                await self._hosted.prepare()
         try:
             await self._app(scope, receive, send)
         finally:
             if self._turns is not None:
                 self._turns.ask()
+
+    def _without_the_fronts(self, scope: Scope) -> Scope:
+        left = [item for item in scope["headers"] if item[0] not in self._of_the_front]
+        if len(left) == len(scope["headers"]):
+            return scope
+        cycle = scope.get("extensions", {}).get("steward")
+        if cycle is not None:
+            cycle.head = None  # it was read with them
+        return {**scope, "headers": left}
 
     async def close(self) -> None:
         """Waits for the turn that runs, and gives back all but the process's own ground."""

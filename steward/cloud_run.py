@@ -19,6 +19,17 @@ DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+OF_THE_FRONT: Final = frozenset(
+    {
+        *(b"x-forwarded-for", b"x-forwarded-proto", b"forwarded", b"x-cloud-trace-context"),
+        b"x-serverless-authorization",  # who may call the service at all; Google has checked it
+    }
+)
+"""Fields that Google's front end writes or reads, about its own connection: no provider gets them.
+
+`traceparent` stays: a caller's own tracing sets it, and the front end then keeps his.
+"""
+
 
 def is_here(environ: Mapping[str, str]) -> bool:
     """Whether this process is a service of Cloud Run; a function is one, too."""

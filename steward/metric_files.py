@@ -269,6 +269,12 @@ def _keys(metric: Metric, labels: tuple[str, ...]) -> list[str]:
     return keys + [mmap_key(metric.name, bucket, [*names, "le"], [*values, bound], metric.says) for bound in bounds]
 
 
+def admissible(metric: Metric, labels: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """What may stand for a set that is new, the first that fits: the set, and how many there must be fewer than."""
+    folded = tuple(OTHER if name == "model" else said for name, said in zip(metric.labels, labels, strict=True))
+    return (labels, MOST_SETS - _KEPT_FOR_FOLDED), (folded, MOST_SETS - 1)
+
+
 class _Sets:
     """Which sets of labels a metric has, over all processes and lives: at most `MOST_SETS`, then `other`.
 
@@ -285,14 +291,15 @@ class _Sets:
         known = self._known.setdefault(metric.name, set())
         if labels in known:
             return labels
-        folded = tuple(OTHER if name == "model" else said for name, said in zip(metric.labels, labels, strict=True))
         last = (OTHER,) * len(labels)
+        candidates = admissible(metric, labels)
+        folded = candidates[-1][0]
         if len(known) >= MOST_SETS - 1:
             return folded if folded in known else last
         try:
             with _locked(self._path) as descriptor:
                 self._read_on(descriptor)
-                for candidate, most in ((labels, MOST_SETS - _KEPT_FOR_FOLDED), (folded, MOST_SETS - 1)):
+                for candidate, most in candidates:
                     if candidate in known:
                         return candidate
                     if len(known) < most:

@@ -46,7 +46,15 @@ OUR_PATHS = frozenset({b"/health", b"/readyz", b"/metrics", b"/docs", b"/openapi
 OUR_PREFIXES = (b"/admin/", b"/api/v1/proxy-keys", b"/api/v1/claude-sessions", b"/api/v1/requests")
 """Compared with the raw path, before any decoding (SECURITY F21). All else goes to a provider or is refused."""
 
+EXPIRED = "the host's time is over"
+"""What a host cancels a call's task with at its deadline: the call ends as one whose provider took too long."""
+
 _NO_TAGS = Admitted()
+
+
+def out_of_time() -> UpstreamTimeout:
+    """What a host says that gives a call only so much time."""
+    return UpstreamTimeout("The provider did not answer within the time that this host gives a call.")
 
 
 class Chance:
@@ -140,9 +148,9 @@ class Proxy:
             await call.pass_on(answer)
         except StewardError as error:
             await call.fail(error)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if not call.caller_gone:
-                await call.fail(ShuttingDown())
+                await call.fail(out_of_time() if cancelled.args == (EXPIRED,) else ShuttingDown())
                 raise
             if call.task is not None:
                 call.task.uncancel()  # it was ours, and has done its work
@@ -380,14 +388,17 @@ class Call:
             error = CallerGone()
         if self._answer is not None:
             self._answer.abort()
-        if self._started and self._cycle is not None and self._cycle.take_back():
+        whole = self._cycle is not None and self._cycle.take_back()
+        if whole:
             self._started = False  # a host that answers whole: nobody has seen any of it
         told = refused is not None or (not self._started and not isinstance(error, CallerGone))
+        if refused is not None and whole:
+            await self._refuse(error)  # at once: the host may not wait for what comes next
         if self.caller is not None and self.route is not None:
             self._last_us = self._elapsed_us() if told or self._first_us is not None else None
             await self._submit(self.exchange(_outcome(error, told), error, told))
         if refused is not None:
-            self._count_refusal(error)  # the listener has answered
+            self._count_refusal(error)  # the listener has answered, or the host has it
         elif told:
             self._count_refusal(error)
             await self._refuse(error)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.answer_size import AnswerSize
-from handlers.aws_events import ALB_FRONT, Response, spelled
+from handlers.aws_answers import Response, spelled
+from handlers.aws_events import ALB_FRONT
 from steward.exchange import Headers
 from tests.handlers.invoking import alb
 

@@ -5,6 +5,7 @@ What comes before what is told by handshakes: the provider goes on only when the
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import os
@@ -16,19 +17,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 import orjson
 import pytest
 
-from handlers.aws_lambda_stream import Times, prelude
+from handlers.aws_lambda_stream import Asked, Runtime, Times, asked_of, prelude
+from handlers.runtime_api import Fault, RuntimeApi
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
+from steward.wiring.hosted import Hosted
 from tests.handlers.lambda_events import function_url, rest_proxy
+from tests.said import listening
 from tests.sdk.ways import assert_same_request
 from tests.servers.examples import respond
 from tests.servers.plain_http import Fields, Request, call
@@ -412,11 +416,24 @@ def test_the_functions_time_runs_out_while_the_provider_streams(sandbox: Sandbox
     assert invoked.body() == EVENTS[0]
     assert invoked.fault()[0] == "Steward.Deadline"
     row = sandbox.row(invoked)
-    assert (row.outcome, row.status_code, row.body_state) == (Outcome.INTERRUPTED, 200, BodyState.STORED)
+    assert (row.outcome, row.status_code, row.body_state) == (Outcome.TIMED_OUT, 200, BodyState.STORED)
     assert row.response_bytes == len(EVENTS[0])
 
 
+def test_a_call_that_was_cut_keeps_its_facts_without_a_body(start: Callable[..., Sandbox]) -> None:
+    """Its row takes the place of the intent, which has none of them."""
+    sandbox = start(CAPTURE="metadata")
+    sandbox.provider.streams(EVENTS)
+    invoked = sandbox.chat(within_s=6.0)
+    assert invoked.body() == EVENTS[0]
+    row = sandbox.row(invoked)
+    assert (row.outcome, row.status_code, row.body_state) == (Outcome.TIMED_OUT, 200, BodyState.OFF)
+    assert (row.response_bytes, row.model) == (len(EVENTS[0]), "gpt-4o-mini")
+    assert row.head_us is not None
+
+
 def test_the_functions_time_runs_out_before_the_provider_answers(sandbox: Sandbox) -> None:
+    """In the caller's dialect, and with the id by which he finds it."""
     silent = threading.Event()
 
     def never(_: Received) -> Answer:
@@ -424,11 +441,15 @@ def test_the_functions_time_runs_out_before_the_provider_answers(sandbox: Sandbo
         return Answer()
 
     sandbox.provider.answer = never
-    invoked = sandbox.chat(within_s=6.0)
-    assert invoked.prelude()["statusCode"] == 503
-    assert orjson.loads(invoked.body())["error"]["code"] == "shutting_down"
+    sent = [*CREDENTIALS["anthropic"], *sandbox.key()]
+    invoked = sandbox.api.invoke(function_url("POST", "/v1/messages", sent, ASKED), within_s=6.0)
+    assert invoked.prelude()["statusCode"] == 504
+    assert invoked.prelude()["headers"]["x-majordomo-error"] == "upstream_timeout"
+    document = orjson.loads(invoked.body())
+    assert (document["type"], "time that this host gives" in document["error"]["message"]) == ("error", True)
     silent.set()
-    assert sandbox.row(invoked).outcome is Outcome.INTERRUPTED
+    row = sandbox.row(invoked)
+    assert (row.outcome, row.status_code) == (Outcome.TIMED_OUT, 504)
 
 
 def test_lambda_takes_no_more_of_a_response(sandbox: Sandbox) -> None:
@@ -468,12 +489,70 @@ def test_what_the_listener_would_refuse(sandbox: Sandbox) -> None:
     assert sandbox.ids() == rows
 
 
+def test_a_body_that_cannot_be_read_leaves_a_row(sandbox: Sandbox) -> None:
+    sent = [*CREDENTIALS["openai"], *sandbox.key()]
+    invoked = sandbox.api.invoke(function_url("POST", CHAT, sent, ASKED) | {"body": "%%%"})
+    assert invoked.prelude()["statusCode"] == 400
+    invoked.body()
+    row = sandbox.row(invoked)
+    assert (row.status_code, row.outcome, row.error_message) == (400, Outcome.COMPLETE, ErrorCode.INVALID_REQUEST)
+    assert sandbox.provider.server.take() == []
+
+
+@pytest.mark.parametrize("event", [function_url("PO(ST", CHAT), function_url("POST", CHAT) | {"rawPath": 7}])
+def test_a_request_that_is_none_is_answered_all_the_same(sandbox: Sandbox, event: dict[str, Any]) -> None:
+    invoked = sandbox.api.invoke(event)
+    assert invoked.prelude()["statusCode"] == 400
+    assert orjson.loads(invoked.body())["error"]["code"] == "bad_request"
+    sandbox.behind(invoked)
+
+
 def test_our_own_paths(sandbox: Sandbox) -> None:
     health = sandbox.api.invoke(function_url("GET", "/health"))
     assert (health.prelude()["statusCode"], bool(health.body())) == (200, True)
     ready = sandbox.api.invoke(rest_proxy("GET", "/readyz"))
     assert ready.prelude()["statusCode"] == 200
     assert ready.body()
+
+
+NO_REQUEST: list[bytes] = [
+    *(b"{}", b'"ping"', b"[1]", b"null", b"", b"{", b"not json", b"\xff", b'{"a":"\\ud800"}'),
+    *(b'{"Records":[{"eventSource":"aws:sqs","body":"x"}]}', b'{"source":"aws.events","detail":{}}'),
+    b'{"requestContext":{"elb":{}},"httpMethod":"GET","path":"/","headers":{}}',
+]
+
+
+@pytest.mark.parametrize("octets", [*NO_REQUEST, b"[" * 100_000], ids=range(len(NO_REQUEST) + 1))
+def test_what_is_no_http_request_is_said_to_be_none(octets: bytes) -> None:
+    told = asked_of(octets)
+    assert isinstance(told, Fault)
+    assert told.kind == "Steward.NotHttp"
+
+
+def test_repeats_are_for_fronts_that_take_them() -> None:
+    for make, many in ((function_url, False), (rest_proxy, True)):
+        asked = asked_of(orjson.dumps(make("GET", "/v1/models")))
+        assert isinstance(asked, Asked)
+        assert asked.multi_value is many
+
+
+async def _one_event(api: RuntimeApiServer, flushed: list[str]) -> None:
+    """A loop that has nothing behind it: what is no request asks for nothing."""
+    runtime = Runtime(
+        RuntimeApi(api.authority), cast(Hosted, None), cast(Any, None), Times(), lambda: flushed.append("x")
+    )
+    running = asyncio.create_task(runtime.run())
+    invoked = await asyncio.to_thread(api.invoke, b"{}")
+    assert await asyncio.to_thread(invoked.behind.wait, WITHIN_S)
+    runtime.stop()
+    await running
+
+
+def test_what_was_counted_is_written_behind_an_event_that_is_none(api: RuntimeApiServer) -> None:
+    flushed: list[str] = []
+    with listening():
+        asyncio.run(_one_event(api, flushed))
+    assert flushed == ["x"]
 
 
 @pytest.mark.parametrize("event", [b"{}", b'"ping"', b"not json"])

@@ -241,8 +241,38 @@ def test_a_provider_slower_than_the_function_is_a_504_while_there_is_time(opened
     answer = invoked(alb(), Context(left_ms=3000))
     held.set()
     assert answer["statusCode"] == 504 and field(answer, "x-majordomo-error") == "upstream_timeout"
+    assert "time that this host gives" in octets(answer).decode()
     (row,) = invoked.rows()
     assert (row.status_code, row.outcome) == (504, Outcome.TIMED_OUT)
+    assert field(answer, "x-majordomo-request-id") == str(row.id)
+
+
+def test_a_provider_that_is_still_answering_then_is_a_504_with_its_facts(opened: Opened, upstream: Provider) -> None:
+    """Nobody has seen what came: the caller is told in his dialect, and the row keeps what is known without a body."""
+    held = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b'{"model":'
+        held.wait(30)
+        yield b"1}"
+
+    upstream.respond = lambda _: Answer(200, JSON, pieces(), "chunked")
+    invoked = opened(AFTER_RESPONSE_BUDGET="1s", CAPTURE="metadata")
+    answer = invoked(alb(path="/v1/messages"), Context(left_ms=3000))
+    held.set()
+    assert answer["statusCode"] == 504 and json.loads(octets(answer))["type"] == "error"
+    (row,) = invoked.rows()
+    assert (row.status_code, row.outcome, row.body_state) == (504, Outcome.TIMED_OUT, BodyState.OFF)
+    assert row.head_us is not None and row.request_bytes > 0
+    assert field(answer, "x-majordomo-request-id") == str(row.id)
+
+
+def test_a_body_that_cannot_be_read_leaves_a_row(opened: Opened, upstream: Provider) -> None:
+    invoked = opened()
+    answer = invoked(alb() | {"body": "@@@", "isBase64Encoded": True})
+    assert answer["statusCode"] == 400 and not upstream.take()
+    (row,) = invoked.rows()
+    assert (row.status_code, row.outcome, row.error_message) == (400, Outcome.COMPLETE, ErrorCode.INVALID_REQUEST)
 
 
 def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opened, postgres: Database) -> None:
@@ -367,9 +397,12 @@ def test_what_is_no_request_is_told_where_it_belongs(opened: Opened, event: Any)
 def test_a_health_check_needs_no_database(environ: dict[str, str]) -> None:
     sandbox = Sandbox({**environ, "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"})
     try:
-        headers = {"Host": "10.0.0.1", "User-Agent": "ELB-HealthChecker/2.0"}
-        answer = sandbox.answer(alb("", "/health", headers, method="GET"), Context())
-        assert answer["statusCode"] == 200
+        checker = {"User-Agent": "ELB-HealthChecker/2.0"}
+        for path, headers in (("/health", {"Host": "10.0.0.1", **checker}), ("/health", checker), ("/", checker)):
+            answer = sandbox.answer(alb("", path, headers, method="GET"), Context())
+            assert answer["statusCode"] == 200
+        answer = sandbox.answer(alb("", "/v1/models", checker, method="GET"), Context())
+        assert answer["statusCode"] == 400, "a provider's path needs a host"
         refused = sandbox.answer(alb(), Context())
         assert refused["statusCode"] == 503 and field(refused, "x-majordomo-error") == "key_check_unavailable"
     finally:

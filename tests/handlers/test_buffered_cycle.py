@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from handlers.aws_events import ALB_FRONT, Response, read
+from handlers.aws_answers import Response
+from handlers.aws_events import ALB_FRONT, read
 from handlers.buffered_cycle import BoundedUpstream, BufferedCycle, refusal
 from steward.cycle import Cycle
 from steward.errors import BadRequest, Cut, HeadTooLarge, StreamingUnavailable, TooLarge, TooManyCalls

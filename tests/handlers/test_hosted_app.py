@@ -100,9 +100,13 @@ def house(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningSteward]:
     """One on each host for all tests that leave it as it was. Whoever waits for his row, waits long."""
-    given = {"AFTER_RESPONSE_BUDGET": "60s", **signed_settings(issuer)}
-    with request.param(postgres_server, tmp_path_factory.mktemp("hosted"), providers.server.url, given) as running:
+    folder = tmp_path_factory.mktemp("hosted")
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    given = {"AFTER_RESPONSE_BUDGET": "60s", "TMPDIR": str(temporary), **signed_settings(issuer)}
+    with request.param(postgres_server, folder, providers.server.url, given) as running:
         yield running
+        assert list(temporary.rglob("steward*")) == [], "the disk there is memory"
 
 
 class Stream:
@@ -209,6 +213,22 @@ def _streamed(house: RunningSteward, provider: Scripted) -> UUID:
     provider.may_end.set()
     assert stream.rest() == USAGE + DONE
     return stream.id
+
+
+def test_what_googles_front_end_adds_goes_to_no_provider(house: RunningSteward, provider: Scripted) -> None:
+    """A caller's own fields do, his tracing's among them; and his body stays what it was."""
+    added = [
+        *((b"X-Forwarded-For", b"203.0.113.9"), (b"X-Forwarded-Proto", b"https"), (b"Forwarded", b"for=203.0.113.9")),
+        *((b"X-Cloud-Trace-Context", b"1/2;o=1"), (b"X-Serverless-Authorization", b"Bearer canary")),
+    ]
+    traced = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    keyed = [*CHAT.fields, traced, *added, (b"X-Majordomo-Key", house.key.encode())]
+    assert call(house.port, replace(CHAT, fields=keyed)).status == 200
+    [received] = provider.server.take()
+    named = {name.lower() for name, _ in received.message.head.fields}
+    assert not named & {name.lower() for name, _ in added}
+    assert {b"traceparent", b"authorization", b"content-length"} <= named
+    assert received.message.body == CHAT.body
 
 
 def test_a_stream_streams_and_its_last_event_waits_for_nobody(house: RunningSteward, provider: Scripted) -> None:
