@@ -168,7 +168,7 @@ resource "aws_sqs_queue" "calls" {
 
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.dead[0].arn
-    maxReceiveCount     = 5
+    maxReceiveCount     = 20
   })
 }
 
