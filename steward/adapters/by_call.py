@@ -36,7 +36,7 @@ class ByCallLimits:
     held: int = 256
     """Calls that are kept for a later turn when the database or a store is away."""
     held_bytes: int = 32 << 20
-    """Of their bodies in memory."""
+    """Of their bodies in memory; and as much again of calls that wait behind a turn that hangs."""
     body_retry_s: float = 600.0
 
 
@@ -81,6 +81,7 @@ class ByCall:
         self._caller_waits = caller_waits
         self._lock = threading.Lock()
         self._new: list[Exchange] = []
+        self._new_bytes = 0
         self._kept: list[_Kept] = []
         self._storing: Future[None] | None = None
         self._exporting: Future[None] | None = None
@@ -98,14 +99,28 @@ class ByCall:
 
     def submit(self, exchange: Exchange) -> Awaitable[None] | None:
         """See ports.AfterResponse."""
-        with self._lock:
-            self._new.append(exchange)
+        self._take_in(exchange)
         written = self._intents.pop(exchange.id, None)
         waits: list[asyncio.Future[None]] = [] if written is None or written.done() else [written]
         if self._caller_waits:
             until = time.monotonic() + self._limits.budget_s
             waits.append(asyncio.get_running_loop().run_in_executor(self._worker, self._turn, until))
         return self._within_budget(waits) if waits else None
+
+    def _take_in(self, exchange: Exchange) -> None:
+        """While a turn hangs, calls wait behind it: beyond the bounds the oldest goes, and its row stays its intent."""
+        limits, excess = self._limits, list[Exchange]()
+        with self._lock:
+            self._new.append(exchange)
+            self._new_bytes += _weight(exchange)
+            while len(self._new) > 1 and (len(self._new) > limits.held or self._new_bytes > limits.held_bytes):
+                excess.append(self._new.pop(0))
+                self._new_bytes -= _weight(excess[-1])
+        for each in excess:
+            each.request.close()
+            each.response.close()
+        if excess:
+            log.say("rows_lost", logging.ERROR, count=len(excess))
 
     async def _within_budget(self, waits: Sequence[asyncio.Future[None]]) -> None:
         await asyncio.wait(waits, timeout=self._limits.budget_s)
@@ -154,7 +169,7 @@ class ByCall:
 
     def _settle(self, until: float) -> None:
         with self._lock:
-            new, self._new = self._new, []
+            new, self._new, self._new_bytes = self._new, [], 0
         now = time.monotonic()
         fresh = [_Kept(each, now) for each in self._settler.metered(new)]
         with self._lock:
@@ -238,3 +253,7 @@ class ByCall:
             held -= each.settling.held_bytes
             log.say("body_lost", logging.ERROR, id=each.settling.record.id, body_state=BodyState.SHED)
             give_up(each.settling, BodyState.SHED)  # its row follows in the next turn
+
+
+def _weight(exchange: Exchange) -> int:
+    return len(exchange.request.data) + len(exchange.response.data)

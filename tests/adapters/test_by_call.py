@@ -229,6 +229,25 @@ def test_what_memory_cannot_hold_goes_oldest_first_and_is_said(said: Said) -> No
     assert "rows_lost" in set(said.events())
 
 
+def test_what_waits_behind_a_turn_that_hangs_is_bounded_too(said: Said) -> None:
+    house = House(ByCallLimits(budget_s=0.1, held=5, held_bytes=3000))
+    house.ledger.answers.clear()
+    calls = [call(response=Body(b'{"a":"' + b"x" * 900 + b'"}')) for _ in range(8)]
+
+    async def story() -> None:
+        house.by_call.submit(calls[0])
+        house.by_call.turn()  # it hangs in the database
+        for each in calls[1:]:
+            house.by_call.submit(each)
+        assert house.by_call.waiting() <= 1 + 3
+        house.ledger.answers.set()
+        eventually(lambda: house.by_call.turn() or house.by_call.waiting() == 0)
+
+    house.tell(story)
+    assert {row.id for row in house.rows()} == {each.id for each in (calls[0], *calls[-3:])}
+    assert sum(line["count"] for line in said.lines("rows_lost")) == 4
+
+
 def test_closing_gives_one_last_turn_and_counts_what_is_left(said: Said) -> None:
     house, one, other = House(HASTY), call(), call()
 
