@@ -159,7 +159,7 @@ def sandbox_on(server: LocalPostgres, folder: Path, **settings: str) -> Iterator
         made = directory.create_key(LOCAL_ORG, "tests", hashlib.sha256(KEY.encode()).hexdigest())
         process = undo.enter_context(running(environ, log))
         undo.callback(left_clean, temporary)
-        steward = RunningSteward(0, KEY, made.id, environ, folder / "bodies", log, process, ledger)
+        steward = RunningSteward(KEY, made.id, environ, folder / "bodies", log, ledger, 0, process)
         assert api.next_asked.acquire(timeout=WITHIN_S), steward.said()
         yield Sandbox(api, provider, steward, database)
 
