@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -91,6 +92,12 @@ def in_environment(server: S3Server, queue: SqsQueue) -> dict[str, str]:
     return {"AFTER_RESPONSE": "sqs", "SQS_QUEUE_URL": queue.url, **keys}
 
 
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own for the signal."""
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
 @contextlib.contextmanager
 def settling(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A `steward settle` beside it, until the block ends; then it must end well."""
@@ -98,6 +105,7 @@ def settling(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen
         process = subprocess.Popen([*COMMAND, "settle"], env=dict(environ), cwd="/", stdout=out, stderr=out)
     try:
         yield process
+        eventually(lambda: _catches(process.pid, signal.SIGTERM), 30)  # another may have settled all before it began
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
     finally:
