@@ -15,6 +15,7 @@ LABELS = {
     "model",
     "status",
     "outcome",
+    "reason",
     "kind",
     "code",
     "side",
