@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from steward import log
@@ -60,7 +61,9 @@ class Stopping:
     """The first signal drains; the second, or a drain that hangs, ends the process at once: the volume has it all."""
 
     def __init__(self, drain_s: float = DRAIN_S, end: Callable[[int], None] = os._exit) -> None:
-        self._asked = threading.Event()
+        self._asked = False
+        # No Event: its lock is not reentrant, and a signal may come while this very thread holds it in `wait`.
+        self._word: SimpleQueue[None] = SimpleQueue()
         self._drain_s = drain_s
         self._end = end
         self._until = 0.0
@@ -80,27 +83,31 @@ class Stopping:
 
     def wait(self, seconds: float) -> bool:
         """Waits, at most until it is asked to end; whether it is."""
-        return self._asked.wait(seconds)
+        with contextlib.suppress(Empty):
+            self._word.get(timeout=max(0.0, seconds))
+            self._word.put(None)  # for whoever else waits
+        return self._asked
 
     def asked(self) -> bool:
         """Whether it is to end, soon."""
-        return self._asked.is_set()
+        return self._asked
 
     def over(self) -> bool:
         """Whether the time to drain is over."""
-        return self._asked.is_set() and time.monotonic() >= self._until
+        return self._asked and time.monotonic() >= self._until
 
     def left_s(self) -> float:
         """Seconds of the time to drain."""
         return max(0.0, self._until - time.monotonic())
 
     def _told(self, number: int, frame: FrameType | None) -> None:
-        if self._asked.is_set():
+        if self._asked:
             self._end(0)
             return
         self._until = time.monotonic() + self._drain_s
         signal.setitimer(signal.ITIMER_REAL, self._drain_s + _LAST_MOMENT_S)
-        self._asked.set()
+        self._asked = True
+        self._word.put(None)
 
     def _overdue(self, number: int, frame: FrameType | None) -> None:
         self._end(0)

@@ -171,14 +171,15 @@ def _heard() -> Iterator[socket.socket]:
     with hearing, telling:
         telling.setblocking(False)
         ignored = {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
-        before = {number: signal.signal(number, _noted) for number in _HEARD if number not in ignored}
+        # The socket first and last: a signal that found `_noted` without it would be lost.
         wakeup = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, _noted) for number in _HEARD if number not in ignored}
         try:
             yield hearing
         finally:
-            signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup)
 
 
 def _noted(number: int, frame: object) -> None:

@@ -200,7 +200,7 @@ class ByCall:
         """
         if self._exporting is not None:
             wait((self._exporting,), max(0.0, until - time.monotonic()))
-            if not self._exporting.done():
+            if not self._exporting.done() or time.monotonic() >= until:
                 return
         self._exporting = self._exporter.submit(self._exported, until)
         wait((self._exporting,), max(0.0, until - time.monotonic()))

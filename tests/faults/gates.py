@@ -61,7 +61,7 @@ class Gate:
             back.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # of a side that is closed, uvloop says the latter
             while piece := await reader.read(_PIECE):
                 if self.delay_s:
                     await paced(self.delay_s)

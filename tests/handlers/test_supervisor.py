@@ -9,17 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from handlers import supervisor
 from tests.servers.steward import REPOSITORY
 from tests.servers.waiting import eventually
 
 WITHIN_S = 30.0
 
 PROGRAM = """
-import ctypes, os, signal, sys, threading
+import ctypes, os, signal, sys, threading, time
 from handlers.supervisor import Child, StopTimes, Supervisor
 from steward import log
 
@@ -46,7 +48,7 @@ def child(kind, index):
         if kind == "fails":
             raise ValueError("CANARY")
         while len(heard) < {"stubborn": 99, "patient": 2}.get(kind, 1):
-            signal.pause()
+            time.sleep(0.01)  # no pause(): what is told just before it would never end it
         say(kind, index, "ends")
         return 0
     return Child(run, index, settles=kind == "settler", views=kind == "viewer")
@@ -109,6 +111,28 @@ def family(tmp_path: Path) -> Iterator[Callable[..., Family]]:
         if each.process.poll() is None:
             each.process.kill()
             each.process.wait()
+
+
+def test_no_signal_is_lost_while_it_begins_to_hear_or_ends_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told between any two of its steps: whoever heard before hears it, or the socket does."""
+    before: list[int] = []
+    real, tells = signal.set_wakeup_fd, [0]
+
+    def set_wakeup_fd(*args: Any, **kwargs: Any) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        was = real(*args, **kwargs)
+        signal.raise_signal(signal.SIGTERM)
+        tells[0] += 2
+        return was
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", set_wakeup_fd)
+    usual = signal.signal(signal.SIGTERM, lambda number, frame: before.append(number))
+    try:
+        with supervisor._heard():
+            pass
+        assert len(before) == tells[0] == 4  # none of them had `_noted` alone
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -198,6 +222,8 @@ def test_those_whose_parent_is_gone_are_reaped(family: Callable[..., Family]) ->
             os.kill(pid, signal.SIGTERM)
     running.waits_for("forks 0 started", 2)
     eventually(lambda: len(running.pids("orphan")) == 2, WITHIN_S)
-    os.kill(running.pids("orphan")[1], signal.SIGTERM)
+    second = running.pids("orphan")[1]
+    os.kill(second, signal.SIGTERM)
+    eventually(lambda: psutil.Process(second).status() == psutil.STATUS_ZOMBIE, WITHIN_S)  # its parent looks at nobody
     running.tell()
     running.ends()
