@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 
 from handlers.aws_answers import is_text
 from steward.exchange import Headers
@@ -14,6 +15,8 @@ from steward.exchange import Headers
 _TWO = b'"\\\b\f\n\r\t'
 """Octets that JSON spells by two."""
 _SIX = bytes(set(range(32)) - set(_TWO))
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
+"""What JSON spells as it is: nearly every field's value."""
 _FRAME_BYTES = 256
 """Braces, names, the status and the flag."""
 _FIELD_BYTES = 12
@@ -33,7 +36,8 @@ class AnswerSize:
         self._octets = 0
 
     def _field(self, name: bytes, value: bytes) -> int:
-        return _FIELD_BYTES + len(name) + self._said(value.decode("latin-1"))
+        plain = _PLAIN.fullmatch(value)
+        return _FIELD_BYTES + len(name) + (len(value) if plain else self._said(value.decode("latin-1")))
 
     def add(self, piece: bytes) -> None:
         """One more piece of the body."""

@@ -85,7 +85,7 @@ class ByCall:
         self._kept: list[_Kept] = []
         self._storing: Future[None] | None = None
         self._exporting: Future[None] | None = None
-        self._intents: dict[UUID, asyncio.Future[None]] = {}
+        self._intents: dict[UUID, Future[None]] = {}
         self._writer = ThreadPoolExecutor(1, "steward-intents")
         self._worker = ThreadPoolExecutor(1, "steward-turns")
         self._store = ThreadPoolExecutor(1, "steward-bodies")
@@ -93,15 +93,16 @@ class ByCall:
 
     def intend(self, intent: Intent) -> Awaitable[None] | None:
         """See ports.AfterResponse. The row is written while the provider works; nobody waits for it yet."""
-        loop = asyncio.get_running_loop()
-        self._intents[intent.id] = loop.run_in_executor(self._writer, self._write_intent, intent)
+        self._intents[intent.id] = self._writer.submit(self._write_intent, intent)
         return None
 
     def submit(self, exchange: Exchange) -> Awaitable[None] | None:
         """See ports.AfterResponse."""
         self._take_in(exchange)
         written = self._intents.pop(exchange.id, None)
-        waits: list[asyncio.Future[None]] = [] if written is None or written.done() else [written]
+        waits: list[asyncio.Future[None]] = []
+        if written is not None and not written.done():  # seldom: only then is the loop woken by it
+            waits.append(asyncio.wrap_future(written))
         if self._caller_waits:
             until = time.monotonic() + self._limits.budget_s
             waits.append(asyncio.get_running_loop().run_in_executor(self._worker, self._turn, until))
