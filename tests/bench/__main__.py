@@ -117,7 +117,8 @@ def cold_start() -> None:
             cost = it.warm(event)
             print(
                 f"  {name:<15}{cost.answering:6.2f} ms until the answer (asked: at most 1.5)   "
-                f"{cost.drivers:6.2f} ms beside it in SQLAlchemy and pg8000   {cost.settled:6.2f} ms in all, row and body stored"
+                f"{cost.drivers:6.2f} ms beside it in SQLAlchemy and pg8000   "
+                f"{cost.settled:6.2f} ms in all, row and body stored"
             )
     print()
 
