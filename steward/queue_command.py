@@ -25,6 +25,9 @@ _AT_ONCE = 10
 _HIDDEN_S = 120
 _WAIT_S = 2.0
 _SAID_EVERY = 100
+_TURNS = 3
+_FEW = 100
+"""Less than `_TURNS` times so many, or times what was looked at where that is more, is a queue's usual repetition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Redriven:
     moved: int = 0
     stay: list[tuple[str, str]] = field(default_factory=list)
     """Those that do not open: the queue's name for each, and why."""
+    more: bool = False
+    """So many were moved as were wanted; whether others are left was not looked at."""
 
 
 def depth(settings: Settings, json: bool) -> int:
@@ -76,39 +81,71 @@ def redrive(settings: Settings, most: int | None, dry_run: bool, json: bool) -> 
         stay = [{"message_id": message_id, "code": code} for message_id, code in redriven.stay]
         sys.stdout.write(as_json({"moved": redriven.moved, "dry_run": dry_run, "stay": stay}))
         return 1 if redriven.stay else 0
-    print(f"{redriven.moved} messages {'would go' if dry_run else 'went'} back to the queue.")
-    for message_id, code in redriven.stay:
-        print(f"{message_id}  stays: {code}")
+    print(told(redriven, dry_run))
     return 1 if redriven.stay else 0
 
 
 def redrive_all(carrier: Carrier, dead: Carrier, sealer: MessageSealer, wanted: Wanted = Wanted()) -> Redriven:
     """From `dead` to `carrier`: sent first, then taken away, so that one is rather there twice than lost.
 
-    Stops when none comes any more, or once so many were moved. Raises QueueFault.
+    Goes on until none comes any more, or so many were moved. Raises QueueFault.
     """
     redriven = Redriven()
     seen: set[str] = set()
-    staying: list[str] = []
+    staying: dict[str, str] = {}
+    """The newest receipt of each that stays: by an older one a queue gives nothing back."""
+    repeated = 0
+    """Deliveries in a row of what was looked at already."""
     try:
         while (left := _AT_ONCE if wanted.most is None else wanted.most - redriven.moved) > 0:
             deliveries = dead.receive(min(_AT_ONCE, left), wanted.wait_s, _HIDDEN_S)
-            fresh = [each for each in deliveries if each.message_id not in seen]
-            staying += [each.receipt for each in deliveries if each.message_id in seen]
-            if not fresh:
-                break
-            seen.update(each.message_id for each in fresh)
-            for delivery in fresh:
+            if not deliveries:
+                return redriven
+            for delivery in deliveries:
+                if delivery.message_id in seen:
+                    repeated += 1
+                    _look_again(dead, delivery, staying)
+                    continue
+                repeated = 0
+                seen.add(delivery.message_id)
                 call_id = _opens(sealer, delivery, redriven)
                 if call_id is not None and not wanted.dry_run:
                     carrier.send(delivery.text, call_id)
                     dead.done([delivery.receipt])
                 else:
-                    staying.append(delivery.receipt)
-                _say_progress(redriven.moved + len(redriven.stay))
+                    staying[delivery.message_id] = delivery.receipt
+                _say_progress(len(seen))
+            if repeated >= _TURNS * max(len(seen), _FEW):  # what is hidden comes back in time: there is nothing else
+                return redriven
+        redriven.more = True
     finally:
-        dead.hide(staying, 0)
+        dead.hide(list(staying.values()), 0)
     return redriven
+
+
+def _look_again(dead: Carrier, delivery: Delivery, staying: dict[str, str]) -> None:
+    """One that stays is hidden once more; one that went is there again (a queue may do that), and is taken away."""
+    if delivery.message_id in staying:
+        staying[delivery.message_id] = delivery.receipt
+    else:
+        dead.done([delivery.receipt])
+
+
+def told(redriven: Redriven, dry_run: bool) -> str:
+    """For people; the last line says how it ended."""
+    lines = [f"{redriven.moved} messages {'would go' if dry_run else 'went'} back to the queue."]
+    lines += [f"{message_id}  stays: {code}" for message_id, code in redriven.stay]
+    return "\n".join([*lines, _how_it_ended(redriven, dry_run)])
+
+
+def _how_it_ended(redriven: Redriven, dry_run: bool) -> str:
+    if redriven.more:
+        return "Stopped: as many as were asked for; there may be more dead letters."
+    if dry_run:
+        return "All dead letters were looked at; none was moved."
+    if redriven.stay:
+        return f"All dead letters were looked at; {len(redriven.stay)} stay."
+    return "The dead-letter queue is empty."
 
 
 def _opens(sealer: MessageSealer, delivery: Delivery, redriven: Redriven) -> UUID | None:

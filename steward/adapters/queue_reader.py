@@ -23,6 +23,8 @@ from steward.exchange import Exchange
 from steward.ports import Depth, Handed, Settled
 
 _LOOK_AGAIN_S = 0.2
+_MOST_FAILING = 10_000
+"""Messages that are remembered as failing; more are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class QueueReader(Settled):
         self._lock = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._told = _Told()
-        self._aside = 0
+        self._failing: set[str] = set()
+        """The queue's names for what failed here and was not settled since, however often it was handed out."""
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -177,7 +180,7 @@ class QueueReader(Settled):
                 size_bytes=sum(held.size_bytes for held in in_hand),
                 oldest_s=0.0 if oldest_ms is None else max(0.0, self._now() - oldest_ms / 1000),
                 bodies=sum(held.recorded for held in in_hand),
-                set_aside=self._aside,
+                set_aside=len(self._failing),
             )
 
     def close(self) -> None:
@@ -244,7 +247,9 @@ class QueueReader(Settled):
     def _fail(self, handed: Handed, code: str) -> None:
         log.say("message_failed", logging.ERROR, id=handed.item.id)
         self._give_back([_held(handed)], self._limits.failed_s)
-        self._aside += 1
+        with self._lock:
+            if len(self._failing) < _MOST_FAILING:
+                self._failing.add(_held(handed).delivery.message_id)
 
     def _give_back(self, going: Sequence[_Held], rests_s: int, quietly: bool = False) -> None:
         """Raises QueueFault, unless `quietly`: then they come back by themselves when they are hidden no more."""
@@ -267,6 +272,7 @@ class QueueReader(Settled):
                 held = _held(each)
                 _close(held)
                 self._held.pop(held.delivery.receipt, None)
+                self._failing.discard(held.delivery.message_id)
 
     # threads
 

@@ -87,6 +87,18 @@ def test_what_is_in_hand_stays_hidden_as_long_as_it_takes(house: House) -> None:
     reader.close()
 
 
+def test_what_fails_is_counted_once_however_often_it_is_handed_out(house: House) -> None:
+    queue = filled(house, 2)
+    reader = QueueReader(queue, house.claims, limits=ReaderLimits(failed_s=0))
+    for _ in range(3):
+        for handed in reader.take(10, 1 << 20):
+            reader.set_aside(handed, "poison")
+    assert reader.depth().set_aside == 2
+    reader.done(reader.take(1, 1 << 20))
+    assert reader.depth().set_aside == 1, "what is settled in the end was never set aside"
+    reader.close()
+
+
 def test_a_queue_that_is_away_is_said_and_asked_again(house: House) -> None:
     queue = filled(house, 1)
     queue.fault = QueueUnavailable()
