@@ -128,12 +128,17 @@ class Consumer:
     def _ends(self, calls: Sequence[Exchange]) -> dict[UUID, str | None]:
         """What became of each."""
         ends: dict[UUID, str | None] = {call.id: "not_metered" for call in calls}
-        settling = self._settler.metered(calls)
+        settling = self._settler.metered(calls, counted=False)
         try:
             self._settler.put([each for each in settling if each.record.body_state is BodyState.PENDING])
             for each in settling:
                 ends[each.exchange.id] = _end(each)
-            ends |= self._recorded([each.record for each in settling])
+            known = self._settler.known(settling)
+            not_taken = self._recorded([each.record for each in settling])
+            ends |= not_taken
+            for each in settling:  # a queue hands a call out again, to any process: it counts once, with its first row
+                if each.exchange.id not in known and each.exchange.id not in not_taken:
+                    self._settler.count(each)
         except LedgerFault as exc:
             log.error("rows_waiting", exc, count=len(settling))
             ends |= {each.exchange.id: exc.code for each in settling}

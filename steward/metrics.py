@@ -54,7 +54,10 @@ def prepare(folder: Path | None) -> Board:
 
 
 class CallMetrics:
-    """What settle counts. From the metering step alone, so that it goes on while database and store are away."""
+    """What settle counts. From the metering step, so that it goes on while database and store are away.
+
+    Where a queue hands a call to any process, and again, only the ledger knows whether it was counted: see consuming.
+    """
 
     def __init__(self, board: Board | None = None, counted: CountedCalls | None = None) -> None:
         """No board: nobody asks, and nothing is counted. `counted`: where a dead process's calls come again."""

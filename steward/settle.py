@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from uuid import UUID
 
 from steward import domains, log
 from steward.body_object import BodyObject, build, object_key
@@ -36,6 +37,8 @@ class Settling:
 
     exchange: Exchange
     record: Record
+    metered: Metered
+    cost: Cost | None
     body: BodyObject | None = None
     refused: str | None = None
     """What the store said when it last refused the body: trying again soon does not help."""
@@ -96,19 +99,22 @@ class Settler:
                 each.close()
         return settling
 
-    def metered(self, batch: Sequence[Exchange]) -> list[Settling]:
-        """The metering step for a batch. An exchange that cannot even be read is set aside, alone, and said."""
+    def metered(self, batch: Sequence[Exchange], counted: bool = True) -> list[Settling]:
+        """The metering step for a batch. An exchange that cannot even be read is set aside, alone, and said.
+
+        Not `counted`: the caller does so, by `count`.
+        """
         settling: list[Settling] = []
         for exchange in batch:
             try:
-                settling.append(self.meter(exchange))
+                settling.append(self.meter(exchange, counted=counted))
             except Exception as exc:
                 log.error("exchange_poisoned", exc, id=exchange.id)
                 self.metrics.poisoned()
                 _give_back(exchange)
         return settling
 
-    def meter(self, exchange: Exchange, again: bool = False) -> Settling:
+    def meter(self, exchange: Exchange, again: bool = False, counted: bool = True) -> Settling:
         """Tokens, cost and the row so far; says the call's one line and counts it, unless it is metered `again`."""
         metered = meter(exchange)
         book = self._prices()
@@ -122,8 +128,9 @@ class Settler:
         record = row(exchange, metered, cost, known, self._first_state(exchange))
         if not again:
             log.call(exchange, metered, cost, record.model, record.body_state)
-            self.metrics.count(exchange, metered, cost, record)
-        return Settling(exchange, record)
+            if counted:
+                self.metrics.count(exchange, metered, cost, record)
+        return Settling(exchange, record, metered, cost)
 
     def intent(self, intent: Intent) -> Record:
         """The row of a call whose outcome is not known yet; should the process die, it is the last word."""
@@ -214,6 +221,14 @@ class Settler:
             log.say("row_refused", logging.ERROR, id=row_refused.id, sqlstate=row_refused.sqlstate)
         self.metrics.written(records, len(refused))
         return refused
+
+    def known(self, settling: Sequence[Settling]) -> set[UUID]:
+        """Those that have a row already. Raises LedgerUnavailable, SchemaTooOld."""
+        return self._ledger.known([each.exchange.id for each in settling]) if settling else set()
+
+    def count(self, settling: Settling) -> None:
+        """Counts a call that was metered without it."""
+        self.metrics.count(settling.exchange, settling.metered, settling.cost, settling.record)
 
     def record_apart(self, records: Sequence[Record]) -> None:
         """The same; but a row that the ledger breaks on, while it takes others, is set aside alone, and said.

@@ -11,6 +11,7 @@ from steward.adapters.memory_bodies import MemoryBodyStore
 from steward.claims import Claims
 from steward.consuming import Around, Consumer
 from steward.exchange import Body, Exchange
+from steward.metrics import CallMetrics
 from steward.ports import Ledger, Stores
 from steward.price import PriceBook
 from steward.seal import Keyring
@@ -57,12 +58,13 @@ class House:
     refused: list[str] = field(default_factory=list)
     exports: list[float] = field(default_factory=list)
     export: Callable[[float], None] | None = None
+    metrics: CallMetrics | None = None
 
     def __post_init__(self) -> None:
         self.stores = self.stores or OneStore(self.store)
         self.sealer = MessageSealer(self.keyring, self.queue)
         self.claims = Claims(self.sealer, self.stores, MOST_TEXT)
-        self.settler = Settler(self.ledger, self.stores, lambda: self.prices)
+        self.settler = Settler(self.ledger, self.stores, lambda: self.prices, metrics=self.metrics)
         around = Around(export=self.export or self.exports.append, refused=self.refused.append)
         self.consumer = Consumer(self.claims, self.settler, self.ledger.ready, around)
 

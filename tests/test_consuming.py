@@ -13,10 +13,13 @@ from steward.adapters.memory import MemoryLedger
 from steward.consuming import EXPORT_S
 from steward.errors import LedgerUnavailable, SchemaTooOld, StoreRefused, StoreUnavailable
 from steward.exchange import Record
+from steward.metric_memory import MemoryBoard
+from steward.metrics import CallMetrics
 from steward.ports import Refused
 from steward.price import PriceBook, bundled
 from tests.messages import LARGE, SMALL, House, call, copied
 from tests.said import Said, listening
+from tests.scraped import value
 
 
 @cache
@@ -63,6 +66,40 @@ def test_a_call_is_settled_once_however_often_it_comes(house: House, size: int) 
     assert house.rows([one.id]) == ["stored"]
     assert len(house.bodies()) == 1
     assert len(house.ledger.newest(one.caller.org_id, 10)) == 1
+
+
+def counted(board: MemoryBoard) -> tuple[float | None, float | None]:
+    """Calls and input tokens."""
+    text = board.text()
+    return value(text, "steward_calls_total"), value(text, "steward_tokens_total", kind="input")
+
+
+def test_a_call_that_is_handed_out_again_counts_once_whichever_process_gets_it() -> None:
+    ledger, board = PickyLedger(), MemoryBoard()
+    one, other = (House(prices(), ledger, metrics=CallMetrics(board)) for _ in range(2))
+    text = one.text(call())
+    ledger.fault = LedgerUnavailable()
+    assert one.settle(text) == ["ledger_unavailable"]
+    assert counted(board) == (None, None), "it comes again"
+    ledger.fault = None
+    one.store.fail(StoreUnavailable)
+    assert one.settle(text) == ["body_waits"]
+    one.store.fail(None)
+    assert [one.settle(text, text), other.settle(text)] == [[None, None], [None]]
+    assert counted(board) == (1, 10)
+
+
+def test_a_row_that_the_ledger_does_not_take_counts_nothing_until_it_does() -> None:
+    ledger, board = PickyLedger(), MemoryBoard()
+    house = House(prices(), ledger, metrics=CallMetrics(board))
+    bad, good = call(), call()
+    ledger.refuses = frozenset({bad.id})
+    texts = [house.text(bad), house.text(good)]
+    assert house.settle(*texts) == ["row_refused", None]
+    assert counted(board) == (1, 10)
+    ledger.refuses = frozenset()
+    assert house.settle(*texts) == [None, None]
+    assert counted(board) == (2, 20)
 
 
 def test_in_whatever_order_each_has_its_row_and_its_body(house: House) -> None:

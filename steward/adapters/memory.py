@@ -66,6 +66,10 @@ class MemoryLedger(Ledger):
                     self._rows[record.id] = LedgerRow(record, row.revision + 1)
         return refused
 
+    def known(self, calls: Sequence[UUID]) -> set[UUID]:
+        with self._lock:
+            return {call for call in calls if call in self._rows}
+
     def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
         row = self._rows.get(request_id)
         return row if row is not None and row.record.org_id == org_id else None

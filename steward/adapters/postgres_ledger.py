@@ -104,9 +104,17 @@ NEWEST: Final = f"""
 """
 """Ids carry the time of admission: their order is the calls'."""
 
+KNOWN: Final = """
+    SELECT id FROM llm_requests
+    WHERE id BETWEEN :first AND :last
+        AND id IN (SELECT CAST(e AS uuid) FROM jsonb_array_elements_text(CAST(:calls AS jsonb)) AS e)
+"""
+"""The bounds keep it to the partitions of these calls."""
+
 SCHEMA: Final = "SELECT version_num FROM steward_schema"
 
 _UPSERT, _GET, _NEWEST, _SCHEMA = text(UPSERT), text(GET), text(NEWEST), text(SCHEMA)
+_KNOWN = text(KNOWN)
 _UNENCODABLE: Final = "22023"
 """Said of a row that is not even JSON: a lone surrogate, a number over 64 bits."""
 
@@ -131,6 +139,13 @@ class PostgresLedger(Ledger):
                     middle = len(records) // 2
                     waiting += [records[middle:], records[:middle]]
         return refused
+
+    def known(self, calls: Sequence[UUID]) -> set[UUID]:
+        if not calls:
+            return set()
+        asked = {"first": min(calls), "last": max(calls), "calls": orjson.dumps(calls).decode()}
+        with mapped(), self._engine.begin() as connection:
+            return set(connection.execute(_KNOWN, asked).scalars())
 
     def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
         with mapped(), self._engine.begin() as connection:
