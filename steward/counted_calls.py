@@ -22,17 +22,22 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 class CountedCalls:
     """Used by one process at a time: the one that settles. Opened when it is first asked."""
 
-    def __init__(self, path: Path, places: int = PLACES) -> None:
+    def __init__(self, path: Path, places: int = PLACES, comes_again: bool = False) -> None:
+        """`comes_again`: what this process counted may be handed to it once more, as a cloud's queue does."""
         self._path = path
         self._places = places
+        self._comes_again = comes_again
         self._ring: mmap.mmap | None = None
         self._at = 0
         self._opened = False
         self._before: set[bytes] = set()
-        """What those before this process counted."""
+        """What those before this process counted; and this one, where it comes again."""
 
     def is_new(self, call: UUID) -> bool:
-        """Whether no process before this one counted it; from now on it is counted. Never raises for want of room."""
+        """Whether it was not counted before; from now on it is. Never raises for want of room.
+
+        Within one process every call is new, unless calls come again.
+        """
         if not self._opened:
             self._opened = True
             self._open()
@@ -41,6 +46,9 @@ class CountedCalls:
             return False
         if self._ring is not None:
             start = _HEADER_BYTES + self._at * _ID_BYTES
+            if self._comes_again:
+                self._before.discard(self._ring[start : start + _ID_BYTES])
+                self._before.add(ident)
             self._ring[start : start + _ID_BYTES] = ident
             self._at = (self._at + 1) % self._places
             self._ring[:8] = self._at.to_bytes(8, "little")

@@ -55,6 +55,14 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     second.close()
 
 
+def test_what_comes_again_to_the_same_process_is_known_as_long_as_it_is_kept(tmp_path: Path) -> None:
+    counted = CountedCalls(tmp_path / "counted", places=100, comes_again=True)
+    assert all(counted.is_new(UUID(int=number)) for number in range(1, 151))
+    assert not any(counted.is_new(UUID(int=number)) for number in range(51, 151))
+    assert counted.is_new(UUID(int=1)), "the oldest made room"
+    counted.close()
+
+
 def test_they_are_read_when_first_asked_not_when_made(tmp_path: Path) -> None:
     waits, works = CountedCalls(tmp_path / "counted"), CountedCalls(tmp_path / "counted")
     works.is_new(UUID(int=1))

@@ -70,7 +70,8 @@ def build_settler(settings: Settings, board: Board | None = None) -> SettlerServ
     looking = Looking(stores)
     prices = open_prices(settings)
     board = board or metrics.prepare(None)
-    counts = CallMetrics(board, CountedCalls(board.folder / "counted"))
+    queued = settings.after_response in {"sqs", "pubsub"}
+    counts = CallMetrics(board, CountedCalls(board.folder / "counted", comes_again=queued))
     settler = open_settler(settings, ledger, stores, lambda: prices.book, counts)
     queue, acquire = _opened_queue(settings, keyring, stores, board)
     in_files = isinstance(settings.body_store, FilesDestination)
