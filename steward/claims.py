@@ -13,18 +13,31 @@ from steward.exchange import Caller, Exchange
 from steward.ports import BodyStore, Place, Put, Stores
 from steward.sealed_message import Claim, MessageSealer, queued_key
 
+_BESIDE_BYTES = 4 << 20
+"""More than headers, tags and all else of a call take."""
+
 
 class Claims:
     """Makes messages of calls and calls of messages, by way of the stores where a call is large."""
 
     def __init__(
-        self, sealer: MessageSealer, stores: Stores, most_text: int, look: Callable[[], None] = lambda: None
+        self,
+        sealer: MessageSealer,
+        stores: Stores,
+        most_text: int,
+        look: Callable[[], None] = lambda: None,
+        most_kept: int | None = None,
     ) -> None:
-        """`most_text`: characters of the largest message. `look`: before the stores are asked for a large call's."""
+        """`most_text`: characters of the largest message. `look`: before the stores are asked for a large call's.
+
+        `most_kept`: octets kept of each side of a call, at most; an object is in memory while it is opened, so that of
+        a larger call none is read. None: any.
+        """
         self._sealer = sealer
         self._stores = stores
         self._most_text = most_text
         self._look = look
+        self._most_object = None if most_kept is None else _sealed_bytes(most_kept)
 
     def message(self, exchange: Exchange) -> Letter:
         """What is to be sent of a call; nobody is asked yet, so it takes no longer than a disk. Reads the call's files.
@@ -50,6 +63,8 @@ class Claims:
 
     def _fetched(self, claim: Claim) -> Exchange:
         """From the store that took it, as long as that is in force; else from where the caller's bodies go now."""
+        if self._most_object is not None and claim.size_bytes > self._most_object:
+            raise MessageRefused("too_large")
         held = self._stores.holding(claim.caller.org_id, claim.config_id)
         place = self._stores.of(claim.caller)
         stores = [held] if held is not None else []
@@ -99,6 +114,11 @@ class Letter:
         """Gives the object's file back."""
         if self._object is not None:
             self._object.source.close()
+
+
+def _sealed_bytes(most_kept: int) -> int:
+    """The largest object of a call of which so much is kept of each side: both, their tags, and what is beside them."""
+    return 2 * most_kept + (most_kept >> 10) + _BESIDE_BYTES
 
 
 def _got(store: BodyStore, claim: Claim) -> bytes:

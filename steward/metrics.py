@@ -254,7 +254,10 @@ class RelayMetrics:
         self._board.add(names.REFUSED, (_code(code),), count)
 
 
-QUEUE_REASONS = ("not_a_message", "other_version", "other_key", "not_sealed_here", "not_understood", "another_object")
+QUEUE_REASONS = (
+    *("not_a_message", "other_version", "other_key", "not_sealed_here", "not_understood", "another_object"),
+    "too_large",
+)
 """Why a message of a queue does not open."""
 
 

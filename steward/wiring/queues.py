@@ -70,7 +70,8 @@ def queue_sealer(settings: Settings, keyring: Keyring) -> MessageSealer:
 
 def queue_claims(settings: Settings, keyring: Keyring, stores: Stores, look: Look) -> Claims:
     """The same, by way of the stores where a call is large."""
-    return Claims(queue_sealer(settings, keyring), stores, settings.queue_message_max_bytes, look)
+    sealer = queue_sealer(settings, keyring)
+    return Claims(sealer, stores, settings.queue_message_max_bytes, look, settings.capture_max_bytes)
 
 
 def open_reader(settings: Settings, keyring: Keyring, stores: Stores, refused: Callable[[str], None]) -> QueueReader:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, BinaryIO, cast
 from uuid import UUID, uuid4
 
@@ -28,7 +28,8 @@ from steward.adapters.queue_reader import QueueReader, ReaderLimits
 from steward.adapters.queue_sender import QueueSender, SenderLimits
 from steward.adapters.sqs import SqsCarrier
 from steward.carrier import Carrier, MemoryCarrier
-from steward.errors import LedgerUnavailable, QueueRefused, QueueUnavailable, StoreUnavailable
+from steward.claims import Claims
+from steward.errors import LedgerUnavailable, MessageRefused, QueueRefused, QueueUnavailable, StoreUnavailable
 from steward.exchange import LOCAL_ORG, Body, Exchange
 from steward.ports import Refused
 from steward.price import PriceBook, bundled
@@ -37,7 +38,7 @@ from steward.seal import Keyring
 from steward.sealed_message import Claim, MessageSealer
 from steward.settling import RoundLimits, Rounds
 from steward.words import Secret
-from tests.messages import CANARY, KEYRING, LARGE, QUEUE, SMALL, House, call, copied
+from tests.messages import CANARY, KEYRING, LARGE, MOST_TEXT, QUEUE, SMALL, House, call, copied
 from tests.said import Said, listening
 from tests.servers.stores import S3Server
 from tests.servers.waiting import eventually
@@ -73,9 +74,12 @@ class Reads(MemoryBodyStore):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self.most: set[int | None] = set()
+        """Octets it was to give at most."""
 
     def get(self, key: str, most_bytes: int | None = None) -> bytes:
         self.asked.append(key)
+        self.most.add(most_bytes)
         return super().get(key, most_bytes)
 
 
@@ -184,6 +188,31 @@ def test_a_claim_whose_object_is_anothers_is_refused_and_what_is_no_claims_is_ne
         assert set(house.settle(message, others)) == {"another_object"}
     assert set(store.asked) == {mine_key, other_key}
     assert CANARY not in said.text
+
+
+def test_of_an_object_that_somebody_made_huge_no_more_is_asked_for_than_the_message_speaks_of() -> None:
+    store = Reads()
+    house = House(prices(), store=store)
+    message = house.text(call(LARGE))
+    [key] = store.objects
+    was = len(store.objects[key])
+    store.objects[key] += bytes(64 << 20)
+    assert house.settle(message) == ["another_object"]
+    assert store.most == {was}
+
+
+def test_of_a_call_larger_than_the_settings_allow_nothing_is_read() -> None:
+    store = Reads()
+    house = House(prices(), store=store)
+    large = 6 << 20
+    message = house.text(call(large))
+    claims = partial(Claims, house.sealer, house.stores, MOST_TEXT)
+    claims(most_kept=large).open(message).request.close()
+    store.asked.clear()
+    with pytest.raises(MessageRefused) as refused:
+        claims(most_kept=512 << 10).open(message)
+    assert (refused.value.reason, store.asked) == ("too_large", [])
+    assert isinstance(house.sealer.open(message), Claim), "a redrive sends it back all the same"
 
 
 def test_a_claim_leads_to_the_callers_own_store_alone() -> None:

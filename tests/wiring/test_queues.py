@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 
 from steward.adapters.sqs import SqsCarrier
-from steward.errors import SettingError
+from steward.errors import MessageRefused, MessageWaits, SettingError
 from steward.exchange import BodyState
 from steward.queue_values import SqsQueue
+from steward.seal import Keyring
+from steward.sealed_message import Claim
+from steward.stores import OneStore
 from steward.wiring.hosted import build_hosted
-from steward.wiring.queues import open_queue, queue_name
+from steward.wiring.queues import open_queue, queue_claims, queue_name, queue_sealer
 from steward.wiring.settler import build_settler
 from tests.messages import call
 from tests.servers.plain_http import Message, Request
@@ -53,6 +56,21 @@ def test_messages_are_bound_to_region_account_and_name_or_to_the_topic() -> None
         queue_name(settings())
     with pytest.raises(SettingError, match="AFTER_RESPONSE"):
         open_queue(settings())
+
+
+def test_who_settles_reads_no_object_beyond_its_own_capture_max_bytes() -> None:
+    made = settings(AFTER_RESPONSE="sqs", SQS_QUEUE_URL=URL, CAPTURE_MAX_BYTES="16MiB")
+    keyring = Keyring(made.encryption_key)
+    claims = queue_claims(made, keyring, OneStore(None), lambda: None)
+    one = call()
+
+    def reason(size: int) -> str:
+        claim = Claim(one.id, one.caller, one.requested_at, None, "0" * 64, size, bytes(32))
+        with pytest.raises((MessageRefused, MessageWaits)) as fault:
+            claims.open(queue_sealer(made, keyring).claim(claim))
+        return fault.value.reason
+
+    assert (reason(33 << 20), reason(64 << 20)) == ("no_store", "too_large")
 
 
 def test_who_pulls_must_be_told_from_where() -> None:
