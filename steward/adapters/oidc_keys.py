@@ -1,10 +1,12 @@
 """The public keys that an issuer's tokens are signed with: fetched in bounds, kept an hour, asked for again rarely.
 
-It believes no key that a token brings along, and no algorithm but those its user names.
+It believes no key that a token brings along, and no algorithm but those its user names. An answer without any usable
+key takes none away: it is more likely a broken issuer's, or not his, than his last word.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import Any, Final
 import httpx
 import jwt
 
+from steward import log
 from steward.errors import ProviderUnavailable
 
 KNOWN_FOR_S: Final = 3600.0
@@ -74,6 +77,9 @@ class SigningKeys:
             raise ProviderUnavailable
         try:
             found = _readable(self._fetch(), self._algorithms)
+            if self._keys and not found:
+                log.say("signing_keys_missing", logging.ERROR, count=len(self._keys))
+                raise ProviderUnavailable
         except BaseException:
             self._failed_at = self._now()  # from its end on: whoever waited for it meanwhile does not ask in turn
             raise

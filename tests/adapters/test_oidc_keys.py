@@ -12,6 +12,7 @@ import pytest
 
 from steward.adapters.oidc_keys import KNOWN_FOR_S, SigningKeys, read_bounded
 from steward.errors import ProviderUnavailable
+from tests.said import listening
 from tests.servers.openid import OpenId
 from tests.servers.stores import Said, scripted
 
@@ -119,6 +120,26 @@ def test_what_holds_no_key_is_passed_over(issuer: Issuer, said: Any) -> None:
     issuer.said = said
     with pytest.raises(jwt.InvalidTokenError):
         issuer.known().key("first", "RS256")
+
+
+@pytest.mark.parametrize("said", [{}, {"keys": []}, {"keys": [{"kty": "oct", "k": "AAAA"}]}])
+def test_an_answer_without_a_usable_key_takes_none_away_and_is_said(issuer: Issuer, said: Any) -> None:
+    keys = issuer.known()
+    keys.key("first", "RS256")
+    issuer.said = said
+    issuer.now += AGAIN_S + 1
+    with listening() as heard:
+        for _ in range(3):
+            with pytest.raises(ProviderUnavailable):
+                keys.key("second", "RS256")
+            assert keys.key("first", "RS256").key_id == "first"
+    assert (issuer.fetched, heard.text.count("signing_keys_missing")) == (2, 1)
+    issuer.now += KNOWN_FOR_S
+    with pytest.raises(ProviderUnavailable):
+        keys.key("first", "RS256")
+    issuer.said = None
+    issuer.now += 6
+    assert keys.key("first", "RS256").key_id == "first"
 
 
 def test_of_very_many_keys_a_hundred_are_read(issuer: Issuer) -> None:
