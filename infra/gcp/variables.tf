@@ -107,6 +107,23 @@ variable "database_tier" {
   default = "db-custom-2-7680"
 }
 
+variable "notification_channels" {
+  type        = list(string)
+  default     = []
+  description = "Who hears of alarms: channels of Cloud Monitoring, as projects/P/notificationChannels/N."
+
+  validation {
+    condition     = alltrue([for each in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", each))])
+    error_message = "Name each channel as projects/P/notificationChannels/N."
+  }
+}
+
+variable "alarm_5xx" {
+  type        = number
+  default     = 10
+  description = "More answers of 5xx in five minutes are an alarm. Cloud Run cannot tell the relay's own from providers': raise it with the traffic."
+}
+
 variable "with_function" {
   type        = bool
   default     = false

@@ -20,8 +20,8 @@ locals {
   queued   = var.after_response == "pubsub"
   audience = "https://${var.name}-tasks.internal" # what tasks' tokens are made out to; no host has this name
   services = concat(var.with_function ? ["artifactregistry.googleapis.com", "cloudbuild.googleapis.com", "cloudfunctions.googleapis.com"] : [], [
-    "cloudscheduler.googleapis.com", "iam.googleapis.com", "pubsub.googleapis.com", "run.googleapis.com",
-    "secretmanager.googleapis.com", "servicenetworking.googleapis.com", "sqladmin.googleapis.com", "storage.googleapis.com",
+    "cloudscheduler.googleapis.com", "iam.googleapis.com", "monitoring.googleapis.com", "pubsub.googleapis.com",
+    "run.googleapis.com", "secretmanager.googleapis.com", "servicenetworking.googleapis.com", "sqladmin.googleapis.com", "storage.googleapis.com",
   ])
 }
 

@@ -169,6 +169,48 @@ def test_the_function_reaches_the_database_at_its_private_address() -> None:
     assert re.search(r'vpc_connector_egress_settings\s*=\s*"ALL_TRAFFIC"', said)
 
 
+ALARMS = {
+    "aws": {
+        *("HealthyHostCount", "HTTPCode_ELB_5XX_Count", "FreeStorageSpace"),
+        *("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"),
+    },
+    "gcp": {
+        *("run.googleapis.com/request_count", "cloudsql.googleapis.com/database/disk/utilization"),
+        *("cloudsql.googleapis.com/database/cpu/utilization",),
+        *("pubsub.googleapis.com/subscription/num_undelivered_messages",),
+        *("pubsub.googleapis.com/subscription/oldest_unacked_message_age",),
+    },
+}
+
+
+@pytest.mark.parametrize("cloud", ALARMS)
+def test_there_is_an_alarm_for_each_way_to_fail(cloud: str) -> None:
+    said = (FOLDER / cloud / "alarms.tf").read_text()
+    assert set(re.findall(r'\bmetric\s*=\s*"([^"]+)"', said)) == ALARMS[cloud]
+    assert re.search(r"(notification_channels|alarm_actions)\s*=\s*(var\.notification_channels|local\.topics)", said)
+
+
+def test_on_google_each_alarm_watches_what_is_made_here_and_waits_for_its_service() -> None:
+    alarms = re.findall(
+        r"(?ms)^    ([\w-]+) = \{.*?^    \}", text("gcp").split("alarms = {", 1)[1].split("\nresource", 1)[0]
+    )
+    assert alarms == [
+        *("answers-of-5xx", "tasks-fail", "dead-calls", "oldest-call", "database-storage", "database-processor"),
+    ]
+    said = (FOLDER / "gcp" / "alarms.tf").read_text()
+    only = re.findall(r"(?m)^      only\s*= \[(.*)\]$", said)
+    assert len(only) == len(alarms)
+    assert all("${google_" in each or "${var.name}-relay" in each for each in only)
+    assert '"monitoring.googleapis.com"' in text("gcp")
+    head = 'resource "google_monitoring_alert_policy" "this"'
+    assert re.search(r"depends_on\s*=\s*\[google_project_service\.this\]", block("gcp", head))
+
+
+def test_on_google_what_an_outage_leaves_undelivered_is_heard_of_long_before_it_is_set_aside() -> None:
+    (oldest,) = re.findall(r"(?s)oldest-call = \{.*?above\s*= (\d+), period = 60, lasts = (\d+)", text("gcp"))
+    assert sum(map(int, oldest)) < 3600
+
+
 def test_whoever_runs_roles_sql_on_aws_comes_to_the_database() -> None:
     said = block("aws", 'resource "aws_vpc_security_group_ingress_rule" "database_from_administrators"')
     assert "var.administrator_security_group_ids" in said
