@@ -103,6 +103,8 @@ class Stages:
     """Calls that one key may have running; 0: no bound."""
     spill: Spill | None = None
     """Where a side too large for memory goes, when what comes after the response has a place for it."""
+    of_the_front: Callable[[bytes], bool] | None = None
+    """Which fields the load balancer in front adds: they go to no provider."""
     end_alone: bool = False
     """What a handed-over exchange waits for holds the end of a stream back, not its last octets (DESIGN 6)."""
     clock: Clock = field(default_factory=Clock)
@@ -139,6 +141,8 @@ class Proxy:
             call.admit(caller, route, head)
             self._count(call, caller)
             outbound = rewrite.outbound(stages.origins[route.provider], call.method, route, call.query, head)
+            if stages.of_the_front is not None:
+                outbound = rewrite.without(outbound, stages.of_the_front)
             if not call.body_is_here(head):
                 await call.body_begins(head)
             intended = stages.after_response.intend(call.intent(caller, route))

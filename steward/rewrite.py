@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from steward.errors import LeakedKey
@@ -38,6 +40,21 @@ def outbound(origin: Origin, method: bytes, route: Route, query: bytes, head: Ca
         head.length is not None,
         head.wire,
     )
+
+
+def of_the_front(names: tuple[str, ...]) -> Callable[[bytes], bool] | None:
+    """Whether a field is one of these (`*` at the end: any rest); None where there are none."""
+    if not names:
+        return None
+    whole = frozenset(name.encode() for name in names if not name.endswith("*"))
+    begin = tuple(name[:-1].encode() for name in names if name.endswith("*"))
+    return lambda name: name in whole or name.startswith(begin)
+
+
+def without(sent: Outbound, dropped: Callable[[bytes], bool]) -> Outbound:
+    """The same request without these fields, which whoever stands before this process set."""
+    left = [item for item in sent.headers if not dropped(item[0])]
+    return sent if len(left) == len(sent.headers) else replace(sent, headers=left, lines=None)
 
 
 def credential(head: CallerHead, query: bytes, facts: DialectFacts) -> bytes | None:

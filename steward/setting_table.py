@@ -104,6 +104,15 @@ TABLE: tuple[Setting, ...] = (
         "A second port for operators: `/docs`, `/openapi.json`, the details of `/readyz`.",
         optional=True,
     ),
+    Setting(
+        "FRONT_HEADERS",
+        values.field_names,
+        "",
+        "comma-separated names",
+        "Header fields that go to no provider: what a load balancer in front adds about its own connection "
+        "(`x-forwarded-*,x-amzn-*`). On Lambda, Cloud Run and Cloud Functions those of the host never do.",
+        show=",".join,
+    ),
     Setting("WORKERS", values.whole(1, 64), "1", "processes", "Relaying processes; `steward serve --workers` wins."),
     Setting(
         "LOG_LEVEL",

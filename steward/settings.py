@@ -76,6 +76,8 @@ class Settings:
     host: str
     port: int
     ops_port: int | None
+    front_headers: tuple[str, ...]
+    """Lower-case; `*` at the end of one stands for any rest."""
     workers: int
     log_level: LogLevel
     pricing_remote_url: str

@@ -40,6 +40,9 @@ _STEWARD_TOKEN = re.compile(r"mdm_st_[A-Za-z0-9_-]{16,128}")
 _MAX_BUTLER_URL = 2000
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 _TOKEN = re.compile(r"[!-~]+")
+_FIELD_NAMES = re.compile(r"[a-z0-9_-]{1,64}\*?")
+CREDENTIAL_FIELDS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+"""Those of `wire/headers.py`."""
 _VERSION_ENDS = ("/v1", "/v1beta")
 _PRIVATE_ENDS = (".localhost", ".local", ".internal")
 _PRIVATE_NETWORKS = tuple(
@@ -326,6 +329,20 @@ def shown_proxy(proxy_url: Secret[str]) -> str:
 def names(given: str) -> tuple[str, ...]:
     """A comma-separated list of hosts, as NO_PROXY has it."""
     return tuple(part.strip() for part in text(given).split(",") if part.strip())
+
+
+def field_names(given: str) -> tuple[str, ...]:
+    """Names of header fields between commas, lower-case then; a `*` at the end of one stands for any rest.
+
+    Raises ValueError for one that would take a provider's credential.
+    """
+    found = tuple(part.strip().lower() for part in given.split(",") if part.strip())
+    for name in found:
+        if not _FIELD_NAMES.fullmatch(name):
+            raise ValueError("not names of header fields between commas (x-forwarded-*,x-amzn-trace-id)")
+        if any(each.startswith(name[:-1]) if name.endswith("*") else each == name for each in CREDENTIAL_FIELDS):
+            raise ValueError("names the field of a provider's credential")
+    return found
 
 
 ALL_TAGS = ("*",)

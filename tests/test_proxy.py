@@ -38,7 +38,7 @@ from steward.listener import Listener, ListenerLimits, listener
 from steward.ports import ApiKey
 from steward.proxy import OUR_PATHS, Chance, Message, Proxy, Receive, Scope, Send, Stages
 from steward.refusals import Refusals
-from steward.rewrite import KeyedHash
+from steward.rewrite import KeyedHash, of_the_front
 from steward.words import Secret
 from tests.servers.listening import Listening, listening
 from tests.servers.misbehaving import Provider, Seen, in_thread
@@ -294,6 +294,18 @@ def test_its_times_are_in_order(house: House) -> None:
     found = [times.sent_us, times.head_us, times.first_byte_us, times.last_byte_us]
     assert None not in found
     assert found == sorted(found, key=lambda each: each or 0)
+
+
+def test_what_a_load_balancer_adds_goes_no_further_and_is_not_taken_for_the_callers() -> None:
+    fronts = of_the_front(("x-forwarded-*", "x-amzn-trace-id"))
+    added = (b"X-Forwarded-For: 203.0.113.9", b"X-Amzn-Trace-Id: Root=1-2")
+    with open_house(stages=lambda made: replace(made, of_the_front=fronts)) as house:
+        for _ in range(2):  # the second time the head is known
+            house.say(house.call(b"X-Mine: 1", *added, body=b"{}"))
+            names = {name.lower() for name, _ in seen_of(house).fields}
+            assert b"x-mine" in names
+            assert not names & {b"x-forwarded-for", b"x-amzn-trace-id"}
+            house.provider.seen.clear()
 
 
 def test_fields_go_both_ways_as_they_were(house: House) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,7 @@ from steward.detect import Detector
 from steward.errors import LeakedKey
 from steward.exchange import Dialect, Headers, Operation, Origin, Outbound, Route
 from steward.providers import facts
-from steward.rewrite import KeyedHash, credential, outbound
+from steward.rewrite import KeyedHash, credential, of_the_front, outbound, without
 from steward.wire.headers import read_caller_head
 from steward.words import Secret
 
@@ -34,6 +35,19 @@ def route(path: bytes = PATH) -> Route:
 def sent(origin: Origin = PLAIN, path: bytes = PATH, query: bytes = b"", *fields: tuple[bytes, bytes]) -> Outbound:
     """What a call with these fields becomes."""
     return outbound(origin, b"POST", route(path), query, read_caller_head([HOST, *fields]))
+
+
+def test_what_a_front_adds_goes_no_further_and_all_else_stays_in_order() -> None:
+    theirs = [(b"x-forwarded-for", b"203.0.113.9"), (b"x-amzn-trace-id", b"Root=1-2")]
+    callers = [(b"accept", b"*/*"), (b"x-amz", b"1"), (b"authorization", b"Bearer sk"), (b"accept", b"text/plain")]
+    dropped = of_the_front(("x-forwarded-for", "x-amzn-*"))
+    assert dropped is not None
+    plain = sent(PLAIN, PATH, b"", *callers)
+    with_lines = replace(sent(PLAIN, PATH, b"", theirs[0], *callers, theirs[1]), lines=b"all of them")
+    left = without(with_lines, dropped)
+    assert (left.headers, left.lines, left.target) == (plain.headers, None, plain.target)
+    assert without(plain, dropped) is plain
+    assert of_the_front(()) is None
 
 
 # The address

@@ -16,6 +16,7 @@ from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, Origin
 from steward.setting_table import TABLE
 from steward.settings import Settings, default_sslmode, describe, load
+from steward.wire.headers import CREDENTIALS
 
 KEY = "00112233445566778899aabbccddeeff" * 2
 TOKEN = "t" * 32
@@ -72,6 +73,8 @@ WRONG = [
     ("HTTPS_PROXY", "socks5://CANARY:1080"),
     ("HTTPS_PROXY", "http://proxy:3128/CANARY"),
     ("NO_PROXY", "CANARY\n"),
+    *(("FRONT_HEADERS", wrong) for wrong in ("CANARY CANARY", "x-*-for", "*", "x:y", "x-api*")),
+    *(("FRONT_HEADERS", name.decode()) for name in sorted(CREDENTIALS)),
     ("SSL_CERT_FILE", "/CANARY"),
     ("MDM_STEWARD_TOKEN", "mdm_sk_CANARY"),
     ("BUTLER_CA_FILE", "/CANARY"),
@@ -226,6 +229,7 @@ def test_commands_that_need_the_key_say_how_to_make_one() -> None:
         ("BUTLER_URLS_ALLOW", "https://A.example/, https://b.example/x", "butler_urls_allow", TWO_BUTLERS),
         ("WORK_TICK_INTERVAL", "2s", "work_tick_interval_s", 2),
         ("MANAGED_ENABLED", "False", "managed_enabled", False),
+        ("FRONT_HEADERS", " X-Forwarded-*, x-real-ip,", "front_headers", ("x-forwarded-*", "x-real-ip")),
         ("NO_PROXY", " a.example, .b.example ,", "no_proxy", ("a.example", ".b.example")),
         ("no_proxy", "a.example", "no_proxy", ("a.example",)),
     ],

@@ -27,6 +27,7 @@ locals {
       BODY_STORE_S3_EXPECTED_OWNER = local.account
       BODY_STORE_ALLOW             = "s3://${aws_s3_bucket.bodies.bucket}@${var.region}/${local.account}"
       AFTER_RESPONSE               = var.after_response
+      FRONT_HEADERS                = "x-forwarded-for,x-forwarded-port,x-forwarded-proto,x-amzn-*" # as on Lambda
     },
     # A third more as text: the queue takes 256 KiB, as much as this provider lets one ask for.
     local.queued ? { SQS_QUEUE_URL = aws_sqs_queue.calls[0].url, QUEUE_MESSAGE_MAX_BYTES = "160KiB" } : {},

@@ -23,6 +23,7 @@ from steward.ports import AfterResponse, Directory, Ledger, Upstream
 from steward.proxy import Stages
 from steward.refusals import Refusals
 from steward.registering import counting, longest_unheard_s
+from steward.rewrite import of_the_front
 from steward.seal import Keyring
 from steward.settings import Settings
 from steward.wiring.after_response import After, sent_to_queue, settled_here, spooled
@@ -198,6 +199,7 @@ def relay_on(
             refusals=Refusals(told=RelayMetrics(board).refused),
             key_max_inflight=settings.key_max_inflight,
             spill=after.spill,
+            of_the_front=of_the_front(settings.front_headers),
             end_alone=after.end_alone,
         ),
         upstreams=upstreams.all,

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from steward.rewrite import of_the_front
 from steward.setting_table import TABLE
+from steward.values import field_names
 
 FOLDER = Path(__file__).parents[2] / "infra"
 SETTINGS = {setting.name: setting for setting in TABLE}
@@ -79,6 +81,15 @@ def test_on_aws_the_door_is_inside_and_https() -> None:
     assert not re.search(r"\n\s+(ingress|egress) \{", text("aws"))
     assert "publicly_accessible                 = false" in text("aws")
     assert len(re.findall(r"assign_public_ip = false", text("aws"))) == 2
+
+
+def test_what_the_load_balancer_adds_goes_to_no_provider() -> None:
+    (named,) = re.findall(r'FRONT_HEADERS\s*=\s*"(.*?)"', text("aws"))
+    dropped = of_the_front(field_names(named))
+    assert dropped is not None
+    added = (b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto", b"x-amzn-trace-id", b"x-amzn-oidc-data")
+    assert all(map(dropped, added))
+    assert not any(map(dropped, (b"authorization", b"x-request-id", b"content-type", b"traceparent")))
 
 
 def test_on_google_the_doors_are_inside_and_for_named_callers() -> None:
