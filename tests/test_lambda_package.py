@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
 import subprocess
@@ -12,11 +13,13 @@ from collections.abc import Iterator
 from importlib.util import MAGIC_NUMBER
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.markers import Marker, default_environment
 
-from tests.lambda_archive import ROOT, build, run, unpacked
+from tests.infra.expanded import template
+from tests.lambda_archive import BUILDER, ROOT, build, run, unpacked
 
 MOST_BYTES = 40 << 20
 LOCK = ROOT / "infra" / "requirements" / "lambda.txt"
@@ -303,7 +306,7 @@ def test_nothing_is_written_beside_it(task: Path, names: set[str]) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("3.99", "python3.99 is not on this machine, and only it can make byte code for that runtime"),
+        ("3.99", "no python3.99 on PATH runs, and only it can make byte code for that runtime"),
         ("2.7", "PY='2.7': 3.11 or a newer 3.N is meant"),
         ("3.x; rm", "PY='3.x; rm': 3.11 or a newer 3.N is meant"),
     ],
@@ -315,6 +318,40 @@ def test_a_runtime_that_cannot_be_built_for_is_one_line(asked: str, said: str, t
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith(f"lambda: {said}") and ran.stderr.count("\n") == 1
     assert out.read_bytes() == b"what was made before"
+
+
+@pytest.fixture(scope="module")
+def builder() -> Any:
+    """The builder as a module: here one interpreter alone is there to build with."""
+    spec = importlib.util.spec_from_file_location("lambda_package", BUILDER)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look
+    spec.loader.exec_module(module)
+    del sys.modules[spec.name]
+    return module
+
+
+@pytest.mark.parametrize(("arch", "machine"), [("arm64", "aarch64"), ("x86_64", "x86_64")])
+@pytest.mark.parametrize(("version", "abi"), [((3, 12), "cp312"), ((3, 13), "cp313")])
+def test_pip_is_asked_for_the_targets_wheels_alone(
+    builder: Any, arch: str, machine: str, version: tuple[int, int], abi: str
+) -> None:
+    tags = builder.Target(arch, version, Path("python")).tags
+    platforms = [tag.removeprefix("--platform=") for tag in tags if tag.startswith("--platform=")]
+    assert platforms[0] == f"manylinux_2_34_{machine}"
+    assert all(platform.endswith(machine) for platform in platforms)
+    assert [tag for tag in tags if tag.startswith("--abi=")] == [f"--abi={abi}", "--abi=abi3", "--abi=none"]
+
+
+def test_the_template_runs_what_is_built_unless_told_otherwise(builder: Any) -> None:
+    parameters = template()["Parameters"]
+    runtimes = parameters["PythonRuntime"]
+    assert runtimes["Default"] == f"python{builder.DEFAULT_PYTHON}"
+    oldest = "python{}.{}".format(*builder.OLDEST_RUNTIME)
+    assert runtimes["AllowedValues"][0] == oldest
+    assert sorted(parameters["Architecture"]["AllowedValues"]) == sorted(builder.MACHINES)
+    assert parameters["Architecture"]["Default"] == "arm64"
 
 
 def test_the_lock_reads_the_same_wherever_the_archive_is_made() -> None:

@@ -157,14 +157,12 @@ def chosen(arch: str, asked: str | None) -> Target:
     interpreter = _interpreter(wanted)
     if interpreter is None and asked:
         raise Refused(
-            f"python{asked} is not on this machine, and only it can make byte code for that runtime; "
-            "install it, or ask for PY= one that is here"
+            f"no python{asked} on PATH runs, and only it can make byte code for that runtime; "
+            "install it, put its folder on PATH, or ask for PY= one that is there"
         )
     if interpreter is None:
         wanted, interpreter = sys.version_info[:2], Path(sys.executable)
-        _say(
-            f"python{DEFAULT_PYTHON} is not on this machine: built with, and for, this {wanted[0]}.{wanted[1]} instead"
-        )
+        _say(f"no python{DEFAULT_PYTHON} on PATH runs: built with, and for, this {wanted[0]}.{wanted[1]} instead")
     if wanted < OLDEST_RUNTIME:
         _say(f"Lambda's own python{wanted[0]}.{wanted[1]} cannot load all of it (glibc 2.26): good for trying it out")
     return Target(arch, wanted, interpreter)
