@@ -58,14 +58,14 @@ resource "google_secret_manager_secret_iam_member" "this" {
 
 resource "google_cloud_run_v2_service_iam_member" "callers" {
   for_each = toset(var.callers)
-  name     = google_cloud_run_v2_service.relay.name
+  name     = google_cloud_run_v2_service.this["relay"].name
   location = var.region
   role     = "roles/run.invoker"
   member   = each.value
 }
 
 resource "google_cloud_run_v2_service_iam_member" "tasks" {
-  name     = google_cloud_run_v2_service.settle.name
+  name     = google_cloud_run_v2_service.this["settle"].name
   location = var.region
   role     = "roles/run.invoker"
   member   = google_service_account.this["tasks"].member

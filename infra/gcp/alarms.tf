@@ -11,7 +11,7 @@ locals {
     tasks-fail = {
       says   = "What settles calls, or runs what is due, answers 5xx: database or bucket are away, or it is ended before its time."
       metric = "run.googleapis.com/request_count", of = "cloud_run_revision", aligner = "ALIGN_DELTA", reducer = "REDUCE_SUM"
-      only   = ["resource.labels.service_name = \"${google_cloud_run_v2_service.settle.name}\"", "metric.labels.response_code_class = \"5xx\""]
+      only   = ["resource.labels.service_name = \"${google_cloud_run_v2_service.this["settle"].name}\"", "metric.labels.response_code_class = \"5xx\""]
       above  = 3, period = 300, lasts = 300
     }
     dead-calls = {

@@ -64,7 +64,7 @@ resource "google_pubsub_subscription" "calls" {
   message_retention_duration = "604800s"
 
   push_config {
-    push_endpoint = "${google_cloud_run_v2_service.settle.uri}/tasks/settle"
+    push_endpoint = "${google_cloud_run_v2_service.this["settle"].uri}/tasks/settle"
 
     oidc_token {
       service_account_email = google_service_account.this["tasks"].email
@@ -138,7 +138,7 @@ resource "google_cloud_scheduler_job" "scheduled" {
 
   http_target {
     http_method = "POST"
-    uri         = "${google_cloud_run_v2_service.settle.uri}/tasks/scheduled"
+    uri         = "${google_cloud_run_v2_service.this["settle"].uri}/tasks/scheduled"
 
     oidc_token {
       service_account_email = google_service_account.this["tasks"].email

@@ -1,6 +1,6 @@
 output "relay_url" {
   description = "What applications call, with a token of theirs in X-Serverless-Authorization."
-  value       = google_cloud_run_v2_service.relay.uri
+  value       = google_cloud_run_v2_service.this["relay"].uri
 }
 
 output "database_address" {

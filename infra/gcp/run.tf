@@ -12,29 +12,45 @@ locals {
     local.queued ? { PUBSUB_TOPIC = google_pubsub_topic.calls.id } : {},
     var.https_proxy == "" ? {} : { HTTPS_PROXY = var.https_proxy },
   )
-  tasks = {
-    TASKS_SERVICE_ACCOUNT = google_service_account.this["tasks"].email
-    TASKS_AUDIENCE        = local.audience
+
+  # What applications call, and there `callers`; what Pub/Sub and Scheduler call, with signed tokens of the account `tasks`.
+  doors = {
+    relay = {
+      timeout     = "3600s"
+      concurrency = var.concurrency
+      instances   = var.instances
+      audiences   = null
+      settings    = {}
+    }
+    settle = {
+      timeout     = "600s"
+      concurrency = 10
+      instances   = { least = 0, most = 5 }
+      audiences   = [local.audience]
+      settings    = { TASKS_SERVICE_ACCOUNT = google_service_account.this["tasks"].email, TASKS_AUDIENCE = local.audience }
+    }
   }
 }
 
-# What applications call. Its door opens to the project's own networks alone, and there to `callers`.
+# Their doors open to the project's own networks alone.
 
-resource "google_cloud_run_v2_service" "relay" {
-  name                = "${var.name}-relay"
+resource "google_cloud_run_v2_service" "this" {
+  for_each            = local.doors
+  name                = "${var.name}-${each.key}"
   location            = var.region
   ingress             = "INGRESS_TRAFFIC_INTERNAL_ONLY"
+  custom_audiences    = each.value.audiences
   deletion_protection = true
 
   template {
-    service_account                  = google_service_account.this["relay"].email
-    timeout                          = "3600s"
-    max_instance_request_concurrency = var.concurrency
+    service_account                  = google_service_account.this[each.key].email
+    timeout                          = each.value.timeout
+    max_instance_request_concurrency = each.value.concurrency
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
 
     scaling {
-      min_instance_count = var.instances.least
-      max_instance_count = var.instances.most
+      min_instance_count = each.value.instances.least
+      max_instance_count = each.value.instances.most
     }
 
     vpc_access {
@@ -83,96 +99,7 @@ resource "google_cloud_run_v2_service" "relay" {
       }
 
       dynamic "env" {
-        for_each = merge(local.settings, { POSTGRES_USER = "steward_serve" })
-        content {
-          name  = env.key
-          value = env.value
-        }
-      }
-
-      dynamic "env" {
-        for_each = { ENCRYPTION_KEY = var.encryption_key_secret, POSTGRES_PASSWORD = var.postgres_password_secret }
-        content {
-          name = env.key
-          value_source {
-            secret_key_ref {
-              secret  = env.value
-              version = "latest"
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
-# What Pub/Sub and Scheduler call, with signed tokens of the account `tasks` alone.
-
-resource "google_cloud_run_v2_service" "settle" {
-  name                = "${var.name}-settle"
-  location            = var.region
-  ingress             = "INGRESS_TRAFFIC_INTERNAL_ONLY"
-  custom_audiences    = [local.audience]
-  deletion_protection = true
-
-  template {
-    service_account                  = google_service_account.this["settle"].email
-    timeout                          = "600s"
-    max_instance_request_concurrency = 10
-    execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
-
-    scaling {
-      min_instance_count = 0
-      max_instance_count = 5
-    }
-
-    vpc_access {
-      egress = "ALL_TRAFFIC"
-      network_interfaces {
-        network    = var.network
-        subnetwork = var.subnetwork
-      }
-    }
-
-    volumes {
-      name = "authorities"
-      secret {
-        secret = google_secret_manager_secret.database_ca.secret_id
-        items {
-          version = "latest"
-          path    = "cloudsql.pem"
-        }
-      }
-    }
-
-    containers {
-      image = var.image
-      args  = ["serve"]
-
-      ports {
-        container_port = 7680
-      }
-
-      resources {
-        limits   = { cpu = "1", memory = "1Gi" }
-        cpu_idle = true
-      }
-
-      volume_mounts {
-        name       = "authorities"
-        mount_path = "/etc/steward"
-      }
-
-      startup_probe {
-        http_get {
-          path = "/health"
-        }
-        period_seconds    = 2
-        failure_threshold = 30
-      }
-
-      dynamic "env" {
-        for_each = merge(local.settings, local.tasks, { POSTGRES_USER = "steward_serve" })
+        for_each = merge(local.settings, each.value.settings, { POSTGRES_USER = "steward_serve" })
         content {
           name  = env.key
           value = env.value

@@ -94,7 +94,11 @@ def test_what_the_load_balancer_adds_goes_to_no_provider() -> None:
 
 def test_on_google_the_doors_are_inside_and_for_named_callers() -> None:
     services = re.findall(r'(?s)resource "google_cloud_run_v2_service" "\w+" \{.*?\n}', text("gcp"))
-    assert len(services) == 2
+    assert len(services) == 1
+    assert re.search(r"for_each\s*=\s*local\.doors", services[0])
+    assert re.findall(r"(?m)^    (\w+) = \{$", text("gcp").split("doors = {", 1)[1].split("\n  }\n", 1)[0]) == [
+        *("relay", "settle"),
+    ]
     for each in services:
         assert re.search(r'ingress\s*=\s*"INGRESS_TRAFFIC_INTERNAL_ONLY"', each)
     assert re.search(r'ingress_settings\s*=\s*"ALLOW_INTERNAL_ONLY"', text("gcp"))
@@ -115,7 +119,10 @@ def test_on_google_tasks_are_signed_for_one_account_and_one_audience() -> None:
         ("/tasks/settle", ""),
         ("", "/tasks/scheduled"),
     ]
-    assert re.search(r"TASKS_AUDIENCE\s*=\s*local\.audience", text("gcp"))
+    settle = text("gcp").split("    settle = {", 1)[1].split("\n    }", 1)[0]
+    assert re.search(r"TASKS_AUDIENCE\s*=\s*local\.audience", settle)
+    assert re.search(r"audiences\s*=\s*\[local\.audience\]", settle)
+    assert len(re.findall(r"TASKS_AUDIENCE", text("gcp"))) == 1
 
 
 def test_on_google_nobody_lists_or_deletes_objects() -> None:
