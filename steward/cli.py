@@ -637,11 +637,8 @@ def _deregister(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.registration_command import told
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         ended = directory.deregister(arguments.org_id)
-    finally:
-        close()
     if ended is None:
         print("steward: no such organisation; `steward orgs` lists them", file=sys.stderr)
         return 1
@@ -654,11 +651,8 @@ def _view_create(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.viewing import new_token
     from steward.wiring.commands import open_view_book
 
-    book, close = open_view_book(settings)
-    try:
+    with open_view_book(settings) as book:
         plaintext, token = new_token(book, arguments.org, arguments.name, arguments.expires)
-    finally:
-        close()
     print(made(plaintext, token, settings.view_url, arguments.json), end="")
     if settings.view_auth != "token":
         print("steward: VIEW_AUTH is not token: until it is, the viewer takes no token", file=sys.stderr)
@@ -669,11 +663,8 @@ def _view_list(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import listed
     from steward.wiring.commands import open_view_book
 
-    book, close = open_view_book(settings)
-    try:
+    with open_view_book(settings) as book:
         tokens = book.tokens()
-    finally:
-        close()
     print(listed(tokens, arguments.json), end="")
     return 0
 
@@ -682,11 +673,8 @@ def _view_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import revoked
     from steward.wiring.commands import open_view_book
 
-    book, close = open_view_book(settings)
-    try:
+    with open_view_book(settings) as book:
         token = book.revoke_token(arguments.id)
-    finally:
-        close()
     if token is None:
         print("steward: there is no such token; `steward view-token list` shows them", file=sys.stderr)
         return 1
@@ -698,11 +686,8 @@ def _view_audit(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.view_command import noted
     from steward.wiring.commands import open_view_book
 
-    book, close = open_view_book(settings)
-    try:
+    with open_view_book(settings) as book:
         entries = book.notes(arguments.limit)
-    finally:
-        close()
     print(noted(entries, arguments.json), end="")
     return 0
 
@@ -711,11 +696,8 @@ def _pending(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import trust_command
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         print(trust_command.pending(directory, arguments.json), end="")
-    finally:
-        close()
     return 0
 
 
@@ -723,12 +705,9 @@ def _approve(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import trust_command
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         by = trust_command.whoever()
         print(trust_command.approve(directory, arguments.fingerprint, by, arguments.json), end="")
-    finally:
-        close()
     return 0
 
 
@@ -744,12 +723,9 @@ def _provider_keys_set(arguments: argparse.Namespace, settings: Settings) -> int
                 key = provider_keys_command.read_key(file)
         except (OSError, UnicodeDecodeError):
             raise SettingError("provider-keys: the file cannot be read as plain text") from None
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         org_id = provider_keys_command.organisation(directory, arguments.org)
         kept = directory.set_provider_key(org_id, arguments.provider, key)
-    finally:
-        close()
     print(provider_keys_command.told(kept, arguments.json), end="")
     return 0
 
@@ -758,11 +734,8 @@ def _provider_keys_list(arguments: argparse.Namespace, settings: Settings) -> in
     from steward import provider_keys_command
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         print(provider_keys_command.listed(directory, arguments.json), end="")
-    finally:
-        close()
     return 0
 
 
@@ -770,12 +743,9 @@ def _provider_keys_rm(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward import provider_keys_command
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         org_id = provider_keys_command.organisation(directory, arguments.org)
         gone = directory.remove_provider_key(org_id, arguments.provider)
-    finally:
-        close()
     print(provider_keys_command.removed(arguments.provider, gone, arguments.json), end="")
     return 0
 
@@ -788,12 +758,9 @@ def _storage_check(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.wiring.commands import open_directory
     from steward.wiring.database import trust_of
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         kept = directory.kept_configs()
         waiting = sum(each.wanted is Wanted.STORAGE for each in directory.pending_approvals())
-    finally:
-        close()
     places = storage_command.targets(settings.body_store, all_in_force(kept, trust_of(settings)))
     checked = [storage_command.check(each, open_decided, uuid4()) for each in places]
     print(storage_command.told(checked, waiting, arguments.json), end="")
@@ -817,11 +784,8 @@ def _registered(settings: Settings) -> list[Registration] | None:
     from steward.wiring.commands import open_directory
 
     try:
-        directory, close = open_directory(settings)
-        try:
+        with open_directory(settings) as directory:
             return directory.registrations()
-        finally:
-            close()
     except StewardError:
         return None
 
@@ -911,12 +875,9 @@ def _keys_create(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.wiring.commands import open_directory
 
     plaintext = KEY_PREFIX + secrets.token_urlsafe(32)
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         digest = hashlib.sha256(plaintext.encode()).hexdigest()
         key = directory.create_key(LOCAL_ORG, arguments.name, digest, arguments.description)
-    finally:
-        close()
     if arguments.json:
         _print_json({"key": plaintext, **_shown(key)})
         return 0
@@ -929,11 +890,8 @@ def _keys_list(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.ingress import shown
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         keys = directory.list_keys(arguments.org)
-    finally:
-        close()
     if arguments.json:
         _print_json([_shown(key) for key in keys])
         return 0
@@ -951,11 +909,8 @@ def _keys_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     from steward.ingress import shown
     from steward.wiring.commands import open_directory
 
-    directory, close = open_directory(settings)
-    try:
+    with open_directory(settings) as directory:
         key = directory.revoke_key(arguments.org, arguments.id)
-    finally:
-        close()
     if key is None:
         print("steward: there is no such key; `steward keys list` shows them", file=sys.stderr)
         return 1

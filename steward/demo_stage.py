@@ -176,11 +176,8 @@ def view_token(stage: Stage) -> str:
     from steward.viewing import new_token
     from steward.wiring.commands import open_view_book
 
-    book, close = open_view_book(stage.settings)
-    try:
+    with open_view_book(stage.settings) as book:
         plaintext, _ = new_token(book, stage.butler.owner.org_id, "demo", timedelta(hours=8))
-    finally:
-        close()
     return plaintext
 
 

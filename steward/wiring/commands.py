@@ -5,8 +5,8 @@ It does nothing with them; the command does, once, and ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from steward.carrier import Carrier
 from steward.ports import BodyBook, BodyStore, Directory, EgressLog, Outbox, ViewBook
@@ -21,10 +21,14 @@ from steward.wiring.queues import open_queue, queue_sealer
 from steward.wiring.reconciling import compared
 
 
-def open_directory(settings: Settings) -> tuple[Directory, Callable[[], None]]:
-    """The directory alone, for the key commands, and how to close it. Raises SettingError."""
+@contextmanager
+def open_directory(settings: Settings) -> Iterator[Directory]:
+    """The directory alone, for the key commands. Raises SettingError."""
     engine, keyring = open_database(settings)
-    return directory_on(settings, engine, keyring), engine.dispose
+    try:
+        yield directory_on(settings, engine, keyring)
+    finally:
+        engine.dispose()
 
 
 def open_register(settings: Settings, undo: ExitStack) -> tuple[Directory, OpenButler]:
@@ -64,12 +68,16 @@ def open_outbox(settings: Settings, undo: ExitStack) -> Outbox:
     return PostgresOutbox(engine)
 
 
-def open_view_book(settings: Settings) -> tuple[ViewBook, Callable[[], None]]:
-    """The viewer's book alone, for its commands, and how to close it. Raises SettingError."""
+@contextmanager
+def open_view_book(settings: Settings) -> Iterator[ViewBook]:
+    """The viewer's book alone, for its commands. Raises SettingError."""
     from steward.adapters.postgres_view_book import PostgresViewBook
 
     engine, _ = open_database(settings)
-    return PostgresViewBook(engine), engine.dispose
+    try:
+        yield PostgresViewBook(engine)
+    finally:
+        engine.dispose()
 
 
 def open_reconcile(settings: Settings, undo: ExitStack) -> tuple[BodyBook, BodyStore, Kept]:

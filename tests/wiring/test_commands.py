@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
 from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG
-from steward.ports import Directory, Identity
+from steward.ports import Identity
 from steward.settings import Settings, load
 from steward.wiring.commands import (
     open_directory,
@@ -30,20 +30,20 @@ from tests.wanted import for_org, s3
 WITH_UNDO: tuple[Callable[[Settings, ExitStack], object], ...] = (
     *(open_register, open_egress_log, open_orgs, open_outbox, open_reconcile),
 )
-ALONE: tuple[Callable[[Settings], object], ...] = (open_directory, open_view_book)
+ALONE: tuple[Callable[[Settings], AbstractContextManager[object]], ...] = (open_directory, open_view_book)
 
 
 def test_the_directory_alone_can_be_opened_and_closed(postgres: Database) -> None:
-    opened: tuple[Directory, Callable[[], None]] = open_directory(settings(postgres))
-    directory, close = opened
-    assert directory.list_keys(LOCAL_ORG) == []
-    close()
+    with open_directory(settings(postgres)) as directory:
+        assert directory.list_keys(LOCAL_ORG) == []
+        assert _ours(postgres) >= 1
+    eventually(lambda: _ours(postgres) == 0, 20)
 
 
 def test_without_the_key_nothing_is_opened() -> None:
     for alone in ALONE:
-        with pytest.raises(SettingError, match="^ENCRYPTION_KEY: "):
-            alone(load({}, None))
+        with pytest.raises(SettingError, match="^ENCRYPTION_KEY: "), alone(load({}, None)):
+            pass
     for opened in WITH_UNDO:
         with ExitStack() as undo, pytest.raises(SettingError, match="^ENCRYPTION_KEY: "):
             opened(load({}, None), undo)
@@ -59,9 +59,8 @@ def test_what_is_opened_is_closed_with_the_command(postgres: Database) -> None:
         assert open_egress_log(given, undo).newest(1) == []
         assert open_outbox(given, undo).keep_local(1, managed=False) == 0
         assert _ours(postgres) >= 4
-    book, close = open_view_book(given)
-    assert book.tokens() == []
-    close()
+    with open_view_book(given) as book:
+        assert book.tokens() == []
     eventually(lambda: _ours(postgres) == 0, 20)
 
 

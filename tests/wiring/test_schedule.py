@@ -49,8 +49,7 @@ def test_what_is_on_a_schedule_runs_where_calls_are_settled(tmp_path: Path) -> N
 def test_what_syncs_has_its_settings_and_a_connection_of_its_own(postgres: Database) -> None:
     found = settings(postgres, WORK_TICK_INTERVAL="2s", WORK_TICK_LIMIT="7")
     acme = Dashboard()
-    with stub_butler(acme) as butler:
-        directory, close = open_directory(found)
+    with stub_butler(acme) as butler, open_directory(found) as directory:
         directory.register(Identity(acme.steward_id, acme.id, "Acme"), butler.url, Secret(acme.token))
         acme.key("shop")
         opener = butler_opener(found)
@@ -63,7 +62,6 @@ def test_what_syncs_has_its_settings_and_a_connection_of_its_own(postgres: Datab
         syncer.finish(10)
         kept = [each.owner_id for each in directory.kept_configs()]  # type: ignore[attr-defined]
         assert kept == [acme.steward_id]
-        close()
         assert butler.targets("/work") == ["/api/v1/steward/work?limit=7"]
         assert [key.name for key in PostgresDirectory(postgres.engine, postgres.keyring).list_keys(acme.id)] == ["shop"]
 
