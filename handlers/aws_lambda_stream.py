@@ -382,15 +382,12 @@ def _started(environ: Mapping[str, str]) -> tuple[Hosted, Application, Times, Ca
 
     What is imported here can fail where Lambda is told of it.
     """
-    from handlers.aws_secrets import plain_secrets, with_secrets
+    from handlers.aws_secrets import plain_secrets, settings_of
     from handlers.emf import EmfBoard
     from steward.app import create_app
-    from steward.settings import load
     from steward.wiring.hosted import build_hosted
 
-    given = with_secrets(environ)
-    # Set to nothing is not set: the container's own defaults, a spool among them, are none of this host's.
-    settings = load(DEFAULTS | {name: value for name, value in given.items() if value or name not in DEFAULTS}, None)
+    settings = settings_of(environ, DEFAULTS)
     log.configure(settings.log_level)
     log.setting_warnings([*settings.warnings, *plain_secrets(environ)])
     board = EmfBoard()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from handlers import aws_answers, aws_events
 from handlers.aws_extension import Extension, NotRegistered, register
 from handlers.aws_log import LambdaLog
-from handlers.aws_secrets import Fetch, plain_secrets, with_secrets
+from handlers.aws_secrets import Fetch, plain_secrets, settings_of
 from handlers.buffered_cycle import BufferedCycle, bounded, refusal
 from handlers.emf import EmfBoard
 from handlers.loop_thread import LoopThread
@@ -27,7 +27,7 @@ from steward.errors import InternalError, StewardError
 from steward.metric_files import Board
 from steward.proxy import Application, out_of_time
 from steward.refusals import Refusals
-from steward.settings import Settings, load
+from steward.settings import Settings
 from steward.wiring.hosted import Hosted, build_hosted
 
 DEFAULTS: dict[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
@@ -114,9 +114,7 @@ class Sandbox:
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingError."""
-        given = with_secrets(self._environ, self._fetch)
-        # Set to nothing is not set: the container's own defaults, a spool among them, are none of this host's.
-        return load(DEFAULTS | {name: value for name, value in given.items() if value or name not in DEFAULTS}, None)
+        return settings_of(self._environ, DEFAULTS, self._fetch)
 
     @cached_property
     def log(self) -> LambdaLog:

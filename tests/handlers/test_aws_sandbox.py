@@ -286,6 +286,18 @@ def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opene
     assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
 
 
+def test_a_sandbox_serves_on_after_its_password_was_changed(environ: dict[str, str], postgres: Database) -> None:
+    """It was warm meanwhile; its next connection fetches the new one, and the call that needs it is served."""
+    kept = iter(["old", postgres.tcp.password.reveal()])
+    name = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:steward/db-AbCdEf"
+    by_tcp = {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(postgres.tcp.port), "POSTGRES_PASSWORD": name}
+    sandbox = Sandbox({**environ, **by_tcp}, lambda place: next(kept))
+    try:
+        assert sandbox.answer(alb(), Context())["statusCode"] == 200
+    finally:
+        sandbox.close()
+
+
 def test_nothing_of_an_invocation_is_left_in_tmp(opened: Opened, upstream: Provider, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
