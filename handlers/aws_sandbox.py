@@ -46,6 +46,8 @@ _SPELL_AS_IT_IS = (
 _NO_CONTEXT_S = 60.0
 _LAST_S = 0.5
 """Kept of an invocation's time for what we do not see: the runtime's own work."""
+_SHARE = 0.4
+"""Of a short time, the most that is kept for what comes behind the provider's answer."""
 
 
 class Consumer(Protocol):
@@ -172,9 +174,9 @@ class Sandbox:
         streaming = sent_by is not aws_events.ALB_FRONT or self.settings.alb_streaming == "buffered"
         cycle = BufferedCycle(request, sent_by, self._ascii_only, streaming)
         left = until - time.monotonic()
-        margin = min(self.settings.after_response_budget_s + 2 * _LAST_S, left / 4)
+        within_s = left - kept_s(left, self.settings.after_response_budget_s)
         try:
-            response = self.loop.run(self._relay(cycle, left - margin), left - _LAST_S)
+            response = self.loop.run(self._relay(cycle, within_s), left - _LAST_S)
         except TimeoutError:
             response = cycle.answer() or refusal(out_of_time(), request)
         except Exception as exc:  # the runtime would print its words
@@ -247,6 +249,14 @@ class Sandbox:
             self.loop.run(self.hosted.close(), 30.0)
         if "loop" in self.__dict__:
             self.loop.close()
+
+
+def kept_s(left_s: float, budget_s: float) -> float:
+    """Of the time that is left, what a call must leave so that it can still be settled: two budgets and a reserve.
+
+    Its intent, or its turn, is waited for; then the turn behind it has as long, in the extension or before the answer.
+    """
+    return min(2 * budget_s + 2 * _LAST_S, left_s * _SHARE)
 
 
 async def _count(refusals: Refusals, error: StewardError) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from handlers.aws_sandbox import Sandbox
+from handlers.aws_sandbox import Sandbox, kept_s
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
@@ -245,6 +245,12 @@ def test_a_provider_slower_than_the_function_is_a_504_while_there_is_time(opened
     (row,) = invoked.rows()
     assert (row.status_code, row.outcome) == (504, Outcome.TIMED_OUT)
     assert field(answer, "x-majordomo-request-id") == str(row.id)
+
+
+def test_time_is_kept_for_what_comes_behind_the_providers_answer() -> None:
+    """Of a long time the wait for the intent and a turn, of a short one a share."""
+    assert kept_s(left_s=900.0, budget_s=2.0) == 5.0
+    assert kept_s(left_s=3.0, budget_s=2.0) == pytest.approx(1.2)
 
 
 def test_a_provider_that_is_still_answering_then_is_a_504_with_its_facts(opened: Opened, upstream: Provider) -> None:
