@@ -164,7 +164,7 @@ class Sandbox:
                 raise TypeError("no HTTP request: queues are for handlers.aws_lambda.settle, schedules for .scheduled")
             return self._answer(event, sent_by, until)
         finally:
-            self._ended(until)
+            self._ended(until, context)
 
     def _answer(self, event: Mapping[str, Any], sent_by: aws_events.Front, until: float) -> dict[str, Any]:
         request = aws_events.read(event, sent_by)
@@ -190,11 +190,11 @@ class Sandbox:
             await self.hosted.prepare()
         return await cycle.run(self.app, ends - time.monotonic())
 
-    def _ended(self, until: float) -> None:
+    def _ended(self, until: float, context: Any) -> None:
         """The invocation is over, well or not."""
         ends = min(until - _LAST_S, time.monotonic() + self.settings.after_response_budget_s)
         if self.extension is not None:
-            self.extension.invocation_ended(ends)
+            self.extension.invocation_ended(ends, _request_id(context))
         else:
             self._turn(ends)
 
@@ -222,7 +222,7 @@ class Sandbox:
             return partial_failures(event, lambda messages: self.consumer.settle(messages, until))
         finally:
             self.board.flush()
-            self._unasked()
+            self._unasked(context)
 
     def sweep(self, context: Any) -> dict[str, Any]:
         """What a schedule runs."""
@@ -231,13 +231,13 @@ class Sandbox:
             self.hosted.sweep(time.monotonic() + _remaining_s(context) - 2 * _LAST_S)
         finally:
             self.board.flush()
-            self._unasked()
+            self._unasked(context)
         return {"swept": True}
 
-    def _unasked(self) -> None:
+    def _unasked(self, context: Any) -> None:
         """An extension that was registered waits for every invocation, also for one that left nothing to do."""
         if self.extension is not None:
-            self.extension.invocation_ended(time.monotonic())
+            self.extension.invocation_ended(time.monotonic(), _request_id(context))
 
     def close(self) -> None:
         """For a process that ends well: one last turn, and everything is given back."""
@@ -271,3 +271,9 @@ def _remaining_s(context: Any) -> float:
     """Of this invocation. Where nobody says, a minute."""
     asked = getattr(context, "get_remaining_time_in_millis", None)
     return max(1.0, asked() / 1000) if callable(asked) else _NO_CONTEXT_S
+
+
+def _request_id(context: Any) -> str | None:
+    """As the extension's event names this invocation."""
+    said = getattr(context, "aws_request_id", None)
+    return said if isinstance(said, str) else None

@@ -19,7 +19,7 @@ from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
-from tests.handlers.extensions import INVOKE, Api
+from tests.handlers.extensions import INVOKE, Api, invoke
 from tests.handlers.invoking import CHAT, HEADERS, KEY, Context, alb, field, octets, rest, url
 from tests.said import Said, listening
 from tests.servers.examples import respond
@@ -445,6 +445,19 @@ def test_with_an_extension_the_answer_is_there_before_the_call_is_settled(opened
         api.events.put(INVOKE)
         assert api.asked.get(timeout=20), "its work is done"
         assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * number
+
+
+def test_the_extension_works_for_the_invocation_whose_event_it_has(opened: Opened, api: Api) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert api.asked.get(timeout=20)
+    for ident in ("lost", "seen"):
+        assert invoked(alb(), Context(aws_request_id=ident))["statusCode"] == 200
+    api.events.put(invoke("seen"))
+    assert api.asked.get(timeout=20)
+    assert invoked.sandbox.extension is not None
+    assert [ended.request_id for ended in invoked.sandbox.extension._ended] == ["lost"]
+    assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
 
 
 def test_an_invocation_that_fails_or_leaves_nothing_keeps_no_extension_waiting(opened: Opened, api: Api) -> None:
