@@ -282,6 +282,7 @@ def test_sigterm_under_load_ends_within_ten_seconds_with_every_row(
             assert (record.outcome, record.body_state) == (Outcome.INTERRUPTED, BodyState.STORED)
             assert house.body(record)["response"]["body"] == EVENT.decode()
         assert b"Traceback" not in house.said()
+        assert b'"stopped"' in house.said(), "behind the last call it gave what waited one more turn"
 
 
 def test_a_caller_who_leaves_takes_the_provider_with_him_and_leaves_his_row(
