@@ -25,7 +25,7 @@ OURS = ("handlers/", "steward/", "migrations/")
 NEVER = re.compile(
     r"(google|functions_framework|cloudevents|flask|gunicorn|uvicorn|uvloop|jwt|jinja2|argon2|alembic|mako|playwright|pytest|"
     r"moto|awslambdaric|pip|tests|bin|migrations)(/|[-.])|"
-    r"handlers/(container|supervisor|settler|viewer|spool_folder|cloud_function)\.py|"
+    r"handlers/(container|listening_sockets|supervisor|settler|viewer|spool_folder|cloud_function)\.py|"
     r"steward/(butler|standin)/|steward/(demo\w*|cli|majordomo|\w+_command|listener)\.py|"
     r"steward/(adapters/(memory|postgres_(local|runner)|oidc)|wiring/(viewer|commands)|api/viewer)\w*\.py|"
     r".*\.(pyi|c|h|js|css|html|env|pth)$|.*/(tests|test)/"
