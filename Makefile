@@ -13,6 +13,8 @@ LOCKED = infra/requirements
 CORE_KINDS = $(shell grep -rLE '^apiVersion: (kustomize\.config\.k8s\.io|monitoring\.coreos\.com|cilium\.io)/' \
 	--include=*.yaml infra/kubernetes)
 VENVS = runtime test lint demo deploy checkov
+# Much of what these bring is never imported: what is, compiles itself.
+TOOLS_ALONE = lint deploy checkov
 ARGS ?=
 # By another name than make's own, or `make -n` would run the recipe that says it.
 AGAIN = $(MAKE) --no-print-directory
@@ -107,7 +109,7 @@ tools:
 	@echo "make: installing $(LOCKED)/$*.txt into .venv/$*"
 	@rm -rf .venv/$*
 	@$(PYTHON) -m venv .venv/$*
-	@.venv/$*/$(PIP_INSTALL) -r $<
+	@.venv/$*/$(PIP_INSTALL) $(if $(filter $*,$(TOOLS_ALONE)),--no-compile) -r $<
 	@printf %s '$(CURDIR)' > $@
 
 python:

@@ -1,29 +1,22 @@
 """What a load balancer, a Function URL or API Gateway hands to Lambda, as a request: for both of our entries.
 
 It refuses what the container's listener refuses, in the same way (SECURITY F9), and crashes at nothing an event may
-hold: what is no request is one of our errors. A Function URL says path and query as they were sent. API Gateway decodes
-the query and forgets the order of different names: it is written anew from what it says, so `%20` and `+` become one
-spelling. Where a front folds a repeated field into one, with commas, it stays folded. It knows no key, route or
-provider.
+hold: what is no request is one of our errors. Where a front folds a repeated field into one, with commas, it stays
+folded. Path and query are read by `aws_targets`, the frame is `aws_framing`'s. It knows no key, route or provider.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import re
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import quote
 
-from steward.errors import BadRequest, CallerFault, HeadTooLarge, StewardError, Unsupported
+from handlers.aws_framing import bodiless, check, framed
+from handlers.aws_targets import joined_query, octets, raw_path
+from steward.errors import BadRequest, CallerFault, StewardError, Unsupported
 from steward.exchange import Headers
-
-HEAD_BYTES: Final = 64 * 1024
-HEAD_FIELDS: Final = 128
-"""The listener's bounds."""
 
 _METHODS: Final = frozenset(
     {
@@ -42,14 +35,12 @@ _OF_THE_SIGNATURE: Final = frozenset({b"x-amz-date", b"x-amz-security-token", b"
 _SIGNED: Final = b"AWS4-"
 _SIGNED_QUERY: Final = b"x-amz-signature="
 _IN_THE_QUERY: Final = b"x-amz-"
-_REST_SAFE: Final = string.punctuation.replace("%", "") + "%"
 
 _CHECKER: Final = b"elb-healthchecker/"
 _CHECKED: Final = frozenset({b"/", b"/healthz"})
 """Where a load balancer looks unless it was told of `/health`: no provider has these."""
 _HEALTH: Final = b"/health"
 
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -127,15 +118,7 @@ class Request:
 
     def without_body(self, fault: CallerFault) -> Request:
         """The same call, which will meet this when it takes its body."""
-        headers = self.headers
-        if _length(headers) != _NO_LENGTH:  # else the gate has it to refuse
-            left = [item for item in headers if item[0] not in _OF_THE_FRAME]
-            headers = [*left, (b"content-length", b"1")]
-        return replace(self, headers=headers, body=b"", body_fault=fault)
-
-
-_NO_LENGTH: Final = -1
-_OF_THE_FRAME: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+        return replace(self, headers=bodiless(self.headers), body=b"", body_fault=fault)
 
 
 def front(event: object) -> Front | None:
@@ -156,12 +139,12 @@ def read(event: Mapping[str, Any], sent_by: Front) -> Request:
     except StewardError as error:
         return Request("", b"", b"", [], refused=error)
     try:
-        _check(request)
+        check(request.method, request.raw_path + request.query, request.headers)
     except StewardError as error:
         return replace(request, refused=error)
     try:
         body = _body(event)
-        return replace(request, headers=_framed(request.headers, body), body=body)
+        return replace(request, headers=framed(request.headers, body), body=body)
     except BadRequest as fault:
         return request.without_body(fault)
 
@@ -172,18 +155,17 @@ def _read(event: Mapping[str, Any], sent_by: Front) -> Request:
     context = event["requestContext"]
     if sent_by is URL_FRONT:
         http = _mapping(context.get("http"))
-        method, target, query = http.get("method"), _octets(event.get("rawPath")), _octets(event.get("rawQueryString"))
+        method, path, query = http.get("method"), raw_path(event.get("rawPath")), octets(event.get("rawQueryString"))
         client, signed = _client(http.get("sourceIp")), bool(_mapping(context.get("authorizer")).get("iam"))
     else:
-        method, target = event.get("httpMethod"), _target(event.get("path"), sent_by)
-        query = _query(event, decoded=sent_by is REST_FRONT)
+        method, path = event.get("httpMethod"), raw_path(event.get("path"), may_be_decoded=sent_by is REST_FRONT)
+        query = joined_query(event, decoded=sent_by is REST_FRONT)
         identity = _mapping(context.get("identity"))
         client, signed = _client(identity.get("sourceIp")) or _forwarded(headers), bool(identity.get("userArn"))
-    raw_path = _path(target)
-    if raw_path in _CHECKED and sent_by is ALB_FRONT and _is_check(headers):
-        raw_path = _HEALTH
+    if path in _CHECKED and sent_by is ALB_FRONT and _is_check(headers):
+        path = _HEALTH
     headers, query = _callers(headers, query, signed)
-    return Request(_method(method), raw_path, query, headers, client=client)
+    return Request(_method(method), path, query, headers, client=client)
 
 
 def _is_check(headers: Headers) -> bool:
@@ -196,18 +178,6 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _octets(value: object) -> bytes:
-    """Text as it crossed the wire. Raises BadRequest for what is no text, or beyond latin-1: no octet says it."""
-    if value is None:
-        return b""
-    if not isinstance(value, str):
-        raise BadRequest
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        raise BadRequest("The request's target or a header holds a character that no octet stands for.") from None
-
-
 def _value(value: object) -> bytes:
     """A field's value: an octet for a character, or UTF-8 where the front has decoded that. Raises BadRequest."""
     if isinstance(value, str) and not value.isascii() and max(value) > "\xff":
@@ -217,7 +187,7 @@ def _value(value: object) -> bytes:
             raise BadRequest from None
     if value is None:
         raise BadRequest
-    return _octets(value).strip(b" \t")
+    return octets(value).strip(b" \t")
 
 
 def _headers(event: Mapping[str, Any]) -> Headers:
@@ -231,7 +201,7 @@ def _headers(event: Mapping[str, Any]) -> Headers:
     found: Headers = []
     for name, values in given.items():
         each = values if isinstance(values, list) else [values]
-        found += [(_octets(name).lower(), _value(value)) for value in each]
+        found += [(octets(name).lower(), _value(value)) for value in each]
     cookies = event.get("cookies")
     if cookies:  # the Function URL's spelling of one field
         if not isinstance(cookies, list):
@@ -269,50 +239,6 @@ def _method(given: object) -> str:
     return given
 
 
-def _target(given: object, sent_by: Front) -> bytes:
-    """Of API Gateway, which may have decoded it, with what no path may hold encoded again."""
-    if sent_by is not REST_FRONT or not isinstance(given, str):
-        return _octets(given)
-    try:
-        return quote(given, safe=_REST_SAFE).encode("ascii")
-    except UnicodeEncodeError:
-        raise BadRequest from None
-
-
-def _path(target: bytes) -> bytes:
-    """As the listener has it: of an absolute target only the path, nothing decoded."""
-    if target.startswith(b"/"):
-        return target
-    _, found, rest = target.partition(b"://")
-    if not found:
-        return target or b"/"
-    path = rest[len(rest.partition(b"/")[0].partition(b"?")[0]) :]
-    return path if path.startswith(b"/") else b"/" + path
-
-
-def _query(event: Mapping[str, Any], decoded: bool) -> bytes:
-    """The query, joined of what the front took apart. A load balancer leaves it as sent, API Gateway does not."""
-    given = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
-    if not isinstance(given, Mapping):
-        raise BadRequest
-    pairs = []
-    for name, values in given.items():
-        for value in values if isinstance(values, list) else [values]:
-            if not isinstance(name, str) or not isinstance(value, str | None):
-                raise BadRequest
-            pairs.append(_pair(name, value or "", decoded))
-    return b"&".join(pairs)
-
-
-def _pair(name: str, value: str, decoded: bool) -> bytes:
-    if not decoded:
-        return _octets(f"{name}={value}")
-    try:
-        return f"{quote(name, safe='')}={quote(value, safe='')}".encode("ascii")
-    except UnicodeEncodeError:
-        raise BadRequest from None
-
-
 def _forwarded(headers: Headers) -> str:
     """Who connected to the front: the last address, the only one that the front itself wrote."""
     found = [value for name, value in headers if name == b"x-forwarded-for"]
@@ -321,33 +247,6 @@ def _forwarded(headers: Headers) -> str:
 
 def _client(address: object) -> str:
     return address if isinstance(address, str) and len(address) <= 64 else ""
-
-
-def _check(request: Request) -> None:
-    """Everything that the listener and its parser refuse of a head, before the gate sees it."""
-    headers, target = request.headers, request.raw_path + request.query
-    if len(headers) > HEAD_FIELDS:
-        raise HeadTooLarge
-    size = len(request.method) + len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
-    if size > HEAD_BYTES:
-        raise HeadTooLarge
-    if any(_CONTROL.search(value) for _, value in headers) or _CONTROL.search(target):
-        raise BadRequest
-    named = dict(headers)
-    if b"upgrade" in named and b"upgrade" in _listed(headers, b"connection"):
-        raise Unsupported
-    if b"transfer-encoding" in named:
-        codings = _listed(headers, b"transfer-encoding")
-        if codings.count(b"chunked") > 1:
-            raise BadRequest("The Transfer-Encoding header occurs more than once.")
-        if codings != [b"chunked"]:
-            raise Unsupported
-        if b"content-length" in named:
-            raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
-
-
-def _listed(headers: Headers, wanted: bytes) -> list[bytes]:
-    return [word.strip().lower() for name, value in headers if name == wanted for word in value.split(b",")]
 
 
 def _body(event: Mapping[str, Any]) -> bytes:
@@ -362,29 +261,3 @@ def _body(event: Mapping[str, Any]) -> bytes:
         return given.encode()
     except (binascii.Error, ValueError):
         raise BadRequest("The event's body cannot be read.") from None
-
-
-def _framed(headers: Headers, body: bytes) -> Headers:
-    """The fields with the length that the body has. Raises BadRequest for a length that it does not have.
-
-    The front took the body out of its frame: chunks are gone, and what a length says of it must be so, or the provider
-    would take one message for two.
-    """
-    length = _length(headers)
-    if length not in {None, _NO_LENGTH, len(body)}:
-        raise BadRequest("The Content-Length header is not the body's.")
-    if length is not None:
-        return headers
-    left = [item for item in headers if item[0] != b"transfer-encoding"]
-    if body or len(left) != len(headers):
-        left.append((b"content-length", b"%d" % len(body)))
-    return left
-
-
-def _length(headers: Headers) -> int | None:
-    """Of the body, as the head has it; None when it says none, `_NO_LENGTH` for what the gate will refuse."""
-    lengths = [value for name, value in headers if name == b"content-length"]
-    if not lengths:
-        return None
-    valid = len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= 18
-    return int(lengths[0]) if valid else _NO_LENGTH

@@ -2,16 +2,18 @@
 
 Lambda freezes a sandbox when the runtime and every extension ask for the next event. This one is a thread of the
 function's own process that asks only once the work of an invocation is done. It must be registered while the function
-starts. It never works beside the next call: Lambda gives none before it asks. (Extensions API, 2020-01-01.)
+starts. It never works beside the next call: Lambda gives none before it asks. An event is matched with the end of its
+own invocation, by the id: after one that was lost, work would be a call behind for ever. (Extensions API, 2020-01-01.)
 """
 
 from __future__ import annotations
 
 import http.client
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import orjson
 
@@ -23,10 +25,20 @@ _PATH = "/2020-01-01/extension"
 _HEAD_START_S = 0.002
 """Left to the runtime, which hands the answer over at the same moment: our work would take the interpreter from it."""
 _PAUSE_S = 0.5
+_REMEMBERED = 64
+"""Invocations that ended and whose event has not come: more than one only after an event was lost."""
 
 
 class NotRegistered(Exception):
     """Lambda did not take the extension: what comes after a response must be done before it."""
+
+
+class _Ended(NamedTuple):
+    """An invocation that is over."""
+
+    request_id: str | None
+    """None: of a host that does not say; any event's, then."""
+    until: float | None
 
 
 class Extension:
@@ -37,7 +49,8 @@ class Extension:
         self._api = api
         self._identifier = identifier
         self._work = work
-        self._ended: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self._ended: deque[_Ended] = deque(maxlen=_REMEMBERED)
+        self._told = threading.Condition()
         self._pause = threading.Event()
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
 
@@ -45,9 +58,11 @@ class Extension:
         """Asks for the first event: with that the extension has started, and a call may come."""
         self._thread.start()
 
-    def invocation_ended(self, until: float | None = None) -> None:
+    def invocation_ended(self, until: float | None = None, request_id: str | None = None) -> None:
         """Once for every invocation, however it ended: without it the sandbox would run into its time limit."""
-        self._ended.put(until)
+        with self._told:
+            self._ended.append(_Ended(request_id, until))
+            self._told.notify()
 
     def close(self) -> None:
         """It asks no more."""
@@ -72,16 +87,25 @@ class Extension:
             if answer.status != http.client.OK:
                 log.say("extension_refused", logging.ERROR, status=answer.status)
                 self._pause.wait(_PAUSE_S)
-            elif _is_invocation(event):
-                self._one()
+            elif (invocation := _invocation(event)) is not None:
+                self._one(invocation.get("requestId"))
 
-    def _one(self) -> None:
-        until = self._ended.get()
+    def _one(self, request_id: object) -> None:
+        with self._told:
+            while (ended := self._taken(request_id)) is None:
+                self._told.wait()
         self._pause.wait(_HEAD_START_S)
         try:
-            self._work(until)
+            self._work(ended.until)
         except Exception as exc:  # the thread must ask again, or every later call runs into its time limit
             log.error("after_response_failed", exc)
+
+    def _taken(self, request_id: object) -> _Ended | None:
+        for ended in self._ended:
+            if request_id is None or ended.request_id in (None, request_id):
+                self._ended.remove(ended)
+                return ended
+        return None
 
 
 def register(api: str, name: str = NAME) -> str:
@@ -102,9 +126,9 @@ def register(api: str, name: str = NAME) -> str:
     return identifier
 
 
-def _is_invocation(event: bytes) -> bool:
+def _invocation(event: bytes) -> dict[str, object] | None:
     try:
         document = orjson.loads(event)
     except orjson.JSONDecodeError:
-        return False
-    return isinstance(document, dict) and document.get("eventType") == "INVOKE"
+        return None
+    return document if isinstance(document, dict) and document.get("eventType") == "INVOKE" else None

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from handlers import aws_answers, aws_events
 from handlers.aws_extension import Extension, NotRegistered, register
 from handlers.aws_log import LambdaLog
-from handlers.aws_secrets import Fetch, plain_secrets, with_secrets
+from handlers.aws_secrets import Fetch, plain_secrets, settings_of
 from handlers.buffered_cycle import BufferedCycle, bounded, refusal
 from handlers.emf import EmfBoard
 from handlers.loop_thread import LoopThread
@@ -27,7 +27,7 @@ from steward.errors import InternalError, StewardError
 from steward.metric_files import Board
 from steward.proxy import Application, out_of_time
 from steward.refusals import Refusals
-from steward.settings import Settings, load
+from steward.settings import Settings
 from steward.wiring.hosted import Hosted, build_hosted
 
 DEFAULTS: dict[str, str] = {"AFTER_RESPONSE": "inline", "POSTGRES_MAX_CONNS": "1", "PRICING_REFRESH_INTERVAL": "6h"}
@@ -46,6 +46,8 @@ _SPELL_AS_IT_IS = (
 _NO_CONTEXT_S = 60.0
 _LAST_S = 0.5
 """Kept of an invocation's time for what we do not see: the runtime's own work."""
+_SHARE = 0.4
+"""Of a short time, the most that is kept for what comes behind the provider's answer."""
 
 
 class Consumer(Protocol):
@@ -114,9 +116,7 @@ class Sandbox:
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingError."""
-        given = with_secrets(self._environ, self._fetch)
-        # Set to nothing is not set: the container's own defaults, a spool among them, are none of this host's.
-        return load(DEFAULTS | {name: value for name, value in given.items() if value or name not in DEFAULTS}, None)
+        return settings_of(self._environ, DEFAULTS, self._fetch)
 
     @cached_property
     def log(self) -> LambdaLog:
@@ -164,7 +164,7 @@ class Sandbox:
                 raise TypeError("no HTTP request: queues are for handlers.aws_lambda.settle, schedules for .scheduled")
             return self._answer(event, sent_by, until)
         finally:
-            self._ended(until)
+            self._ended(until, context)
 
     def _answer(self, event: Mapping[str, Any], sent_by: aws_events.Front, until: float) -> dict[str, Any]:
         request = aws_events.read(event, sent_by)
@@ -174,9 +174,9 @@ class Sandbox:
         streaming = sent_by is not aws_events.ALB_FRONT or self.settings.alb_streaming == "buffered"
         cycle = BufferedCycle(request, sent_by, self._ascii_only, streaming)
         left = until - time.monotonic()
-        margin = min(self.settings.after_response_budget_s + 2 * _LAST_S, left / 4)
+        within_s = left - kept_s(left, self.settings.after_response_budget_s)
         try:
-            response = self.loop.run(self._relay(cycle, left - margin), left - _LAST_S)
+            response = self.loop.run(self._relay(cycle, within_s), left - _LAST_S)
         except TimeoutError:
             response = cycle.answer() or refusal(out_of_time(), request)
         except Exception as exc:  # the runtime would print its words
@@ -190,11 +190,11 @@ class Sandbox:
             await self.hosted.prepare()
         return await cycle.run(self.app, ends - time.monotonic())
 
-    def _ended(self, until: float) -> None:
+    def _ended(self, until: float, context: Any) -> None:
         """The invocation is over, well or not."""
         ends = min(until - _LAST_S, time.monotonic() + self.settings.after_response_budget_s)
         if self.extension is not None:
-            self.extension.invocation_ended(ends)
+            self.extension.invocation_ended(ends, _request_id(context))
         else:
             self._turn(ends)
 
@@ -222,7 +222,7 @@ class Sandbox:
             return partial_failures(event, lambda messages: self.consumer.settle(messages, until))
         finally:
             self.board.flush()
-            self._unasked()
+            self._unasked(context)
 
     def sweep(self, context: Any) -> dict[str, Any]:
         """What a schedule runs."""
@@ -231,13 +231,13 @@ class Sandbox:
             self.hosted.sweep(time.monotonic() + _remaining_s(context) - 2 * _LAST_S)
         finally:
             self.board.flush()
-            self._unasked()
+            self._unasked(context)
         return {"swept": True}
 
-    def _unasked(self) -> None:
+    def _unasked(self, context: Any) -> None:
         """An extension that was registered waits for every invocation, also for one that left nothing to do."""
         if self.extension is not None:
-            self.extension.invocation_ended(time.monotonic())
+            self.extension.invocation_ended(time.monotonic(), _request_id(context))
 
     def close(self) -> None:
         """For a process that ends well: one last turn, and everything is given back."""
@@ -249,6 +249,14 @@ class Sandbox:
             self.loop.run(self.hosted.close(), 30.0)
         if "loop" in self.__dict__:
             self.loop.close()
+
+
+def kept_s(left_s: float, budget_s: float) -> float:
+    """Of the time that is left, what a call must leave so that it can still be settled: two budgets and a reserve.
+
+    Its intent, or its turn, is waited for; then the turn behind it has as long, in the extension or before the answer.
+    """
+    return min(2 * budget_s + 2 * _LAST_S, left_s * _SHARE)
 
 
 async def _count(refusals: Refusals, error: StewardError) -> None:
@@ -263,3 +271,9 @@ def _remaining_s(context: Any) -> float:
     """Of this invocation. Where nobody says, a minute."""
     asked = getattr(context, "get_remaining_time_in_millis", None)
     return max(1.0, asked() / 1000) if callable(asked) else _NO_CONTEXT_S
+
+
+def _request_id(context: Any) -> str | None:
+    """As the extension's event names this invocation."""
+    said = getattr(context, "aws_request_id", None)
+    return said if isinstance(said, str) else None

@@ -1,5 +1,7 @@
 """Secrets that the environment only names: fetched while a function starts, by Powertools' Parameters.
 
+The database's password is fetched anew when the database refuses it: it was changed while the process lived.
+
 Any secret setting may be `arn:aws:secretsmanager:...:secret:NAME[:json-key[:stage[:version]]]`,
 `arn:aws:ssm:...:parameter/NAME` or `ssm:///NAME`. A fault names the setting; no value and no word of a vendor's is
 repeated. Nothing of AWS is imported where no setting is such a name.
@@ -8,9 +10,11 @@ repeated. Nothing of AWS is imported where no setting is such a name.
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -18,9 +22,15 @@ import orjson
 from steward import log
 from steward.errors import SettingError
 from steward.setting_table import TABLE
+from steward.settings import Settings, load
+from steward.words import Secret
 
 WITHIN_S = 8.0
 """Of the ten seconds that a start may take."""
+ANEW_WITHIN_S = 4.0
+ANEW_EVERY_S = 30.0
+"""At most so often a process asks for a password that was refused. SSM answers 40 times a second, for all of them."""
+_PASSWORD = "POSTGRES_PASSWORD"  # noqa: S105
 _PLAIN = (
     "a plain secret in the environment of a function: whoever may look at its configuration reads it; name it by ARN"
 )
@@ -86,6 +96,56 @@ def with_secrets(environ: Mapping[str, str], fetch: Fetch | None = None, within_
         return dict(environ)
     asked = _fetched(set(wanted.values()), fetch or fetcher(), within_s)
     return {**environ, **{name: _text(name, asked[place], place) for name, place in wanted.items()}}
+
+
+def settings_of(environ: Mapping[str, str], defaults: Mapping[str, str], fetch: Fetch | None = None) -> Settings:
+    """A function's, from its environment above its host's defaults. Raises SettingError."""
+    given = with_secrets(environ, fetch)
+    # Set to nothing is not set: the container's own defaults, a spool among them, are none of this host's.
+    said = {name: value for name, value in given.items() if value or name not in defaults}
+    settings = load({**defaults, **said}, None)
+    name = environ.get(_PASSWORD, "")
+    if settings.postgres_password is None or given.get(_PASSWORD) == name:
+        return settings
+    return replace(settings, postgres_sign_in=NamedPassword(name, settings.postgres_password, fetch))
+
+
+class NamedPassword:
+    """SignIn by the database's password, which is kept under a name, and fetched anew when it is refused."""
+
+    def __init__(
+        self, name: str, first: Secret[str], fetch: Fetch | None = None, now: Callable[[], float] = time.time
+    ) -> None:
+        """`first`: as it was fetched at the start. `now`: a clock that goes on while the process is frozen."""
+        self._name = name
+        self._known = first
+        self._fetch = fetch
+        self._now = now
+        self._asked_at: float | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Secret[str]:
+        """See words.SignIn."""
+        return self._known
+
+    def refused(self, secret: Secret[str]) -> bool:
+        """See words.SignIn. Asks at most every ANEW_EVERY_S; a service that does not answer changes nothing."""
+        with self._lock:
+            now = self._now()
+            due = self._asked_at is None or abs(now - self._asked_at) >= ANEW_EVERY_S
+            if due and self._known == secret:
+                self._asked_at = now
+                self._learn()
+            return self._known != secret
+
+    def _learn(self) -> None:
+        try:
+            found = with_secrets({_PASSWORD: self._name}, self._fetch, ANEW_WITHIN_S)
+        except SettingError as fault:
+            log.error("password_not_fetched", fault)
+            return
+        log.say("password_fetched_anew")
+        self._known = Secret(found[_PASSWORD])
 
 
 def plain_secrets(environ: Mapping[str, str]) -> list[str]:

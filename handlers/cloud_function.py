@@ -4,7 +4,8 @@
 
 A deployed function's `main.py` says `from handlers.cloud_function import steward`. The framework finds by the target's
 own mark that it is asynchronous, and hands it every path. What it answers hands the connection over to the one core, so
-that the raw path counts and streams stream. No lifespan is run there: the core starts at the first call, once.
+that the raw path counts and streams stream. No lifespan is run there: the core starts at the first call, once, and at
+SIGTERM ends behind the last one, as a task that the framework's server waits for.
 
 What the framework keeps to itself: GET of `/robots.txt` and `/favicon.ico` is its 404; methods other than GET, POST,
 PUT, DELETE, OPTIONS, HEAD and PATCH its 405; a line break in a decoded path its 404. It adds `function-execution-id` to
@@ -17,7 +18,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -28,10 +29,10 @@ from starlette.responses import Response
 from handlers import framework_listener
 from handlers.hosted_app import HostedApp
 from steward import cloud_run, log
-from steward.errors import Cut, SettingError
+from steward.errors import Cut, SettingError, ShuttingDown
 from steward.log_fields import Sentence
 from steward.metric_memory import MemoryBoard
-from steward.proxy import Receive, Scope, Send
+from steward.proxy import Application, Receive, Scope, Send
 from steward.settings import load
 from steward.wiring.hosted import build_hosted
 
@@ -52,28 +53,20 @@ class House:
         self._environ = environ
         self._lock = asyncio.Lock()
         self._app: HostedApp | None = None
-        self._running: set[asyncio.Task[Any]] = set()
+        self._calls = Calls()
 
-    async def app(self) -> HostedApp:
-        """Starts at the first call; others that come meanwhile wait for it. Raises SettingError."""
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call, which ends with the process's grace at the latest.
+
+        The first one starts the core; others that come meanwhile wait for it. Raises SettingError, ShuttingDown.
+        """
         if self._app is None:
             async with self._lock:
                 if self._app is None:
-                    self._app = self._open()
-        return self._app
+                    self._app = self._open(waited_for(scope))
+        await self._calls.serve(self._app, scope, receive, send)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One call, which ends with the process's grace at the latest."""
-        app = await self.app()
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
-        try:
-            await app(scope, receive, send)
-        finally:
-            self._running.discard(task)
-
-    def _open(self) -> HostedApp:
+    def _open(self, server_waits_for: set[asyncio.Task[Any]]) -> HostedApp:
         settings = load(cloud_run.settings_there(self._environ))
         settings.needed_encryption_key()
         log.configure(settings.log_level, severity=cloud_run.is_here(self._environ))
@@ -84,20 +77,70 @@ class House:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log.loop_fault)
 
+        fronts = cloud_run.OF_THE_FRONT if cloud_run.is_here(self._environ) else frozenset()
+        app = HostedApp(settings, hosted, caller_waits=True, of_the_front=fronts)
+
+        async def close() -> None:
+            await app.close()
+            await hosted.close()
+            log.say("stopped")
+
         def told_to_stop() -> None:
-            hosted.services.health.draining = True
-            loop.call_later(settings.shutdown_delay_s + settings.shutdown_grace_s, self._cut)
+            if not hosted.services.health.draining:
+                hosted.services.health.draining = True
+                grace_s = settings.shutdown_delay_s + settings.shutdown_grace_s
+                self._calls.end(grace_s, close, server_waits_for)
 
         log.say("started")
         _when_told_to_stop(lambda: loop.call_soon_threadsafe(told_to_stop))
-        fronts = cloud_run.OF_THE_FRONT if cloud_run.is_here(self._environ) else frozenset()
-        return HostedApp(settings, hosted, caller_waits=True, of_the_front=fronts)
+        return app
+
+
+class Calls:
+    """Those that run, and their end: one last turn comes behind them, while the server still waits."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._over = False
+
+    async def serve(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call. Raises ShuttingDown once there is nothing left to serve it."""
+        if self._over:
+            raise ShuttingDown
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await app(scope, receive, send)
+        finally:
+            self._running.discard(task)
+
+    def end(
+        self, grace_s: float, close: Callable[[], Awaitable[None]], server_waits_for: set[asyncio.Task[Any]]
+    ) -> None:
+        """Closes once no call runs any more; what still runs after the grace is cut."""
+        asyncio.get_running_loop().call_later(grace_s, self._cut)
+        ending = asyncio.ensure_future(self._end(close))
+        server_waits_for.add(ending)
+        ending.add_done_callback(server_waits_for.discard)
+
+    async def _end(self, close: Callable[[], Awaitable[None]]) -> None:
+        while self._running:
+            await asyncio.wait(self._running)
+        self._over = True
+        await close()
 
     def _cut(self) -> None:
         """What still runs hands its exchange over now, while there is time."""
         log.say("draining", count=len(self._running))
         for task in self._running:
             task.cancel()
+
+
+def waited_for(scope: Scope) -> set[asyncio.Task[Any]]:
+    """What the server waits for before it ends: it ends the process right then. Of a listener not ours: unknown."""
+    cycle = scope.get("extensions", {}).get("steward")
+    return set() if cycle is None else cycle.waited_for
 
 
 class HandedOver(Response):
@@ -117,6 +160,8 @@ class HandedOver(Response):
             log.configure()
             log.setting_warnings([Sentence(wrong.message)])
             await _say(send, 500, b"misconfigured")
+        except ShuttingDown:
+            await _say(send, 503, b"shutting_down")
         except _NoLength:
             await _say(send, 411, b"length_required")
 

@@ -10,7 +10,6 @@ import contextlib
 import gc
 import resource
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from functools import partial
 import uvicorn
 import uvloop
 
+from handlers.listening_sockets import BACKLOG, Sockets, raise_descriptor_limit
 from handlers.settler import DRAIN_S, run_settler
 from handlers.spool_folder import prepare
 from handlers.supervisor import SIGNALS, Child, StopTimes, Supervisor
 from handlers.viewer import run_viewer, server_tls
 from steward import cloud_run, log, metrics
 from steward.app import create_app, create_ops_app
-from steward.errors import SettingError
 from steward.listener import Listener, ListenerLimits, listener
 from steward.log_fields import Facts
 from steward.metric_files import Board
@@ -35,7 +34,6 @@ from steward.settings import Settings
 from steward.version import VERSION
 from steward.wiring.relay import Services, build, check
 
-BACKLOG = 2048
 _FIRST_MOMENT_S = 2.0
 _LAST_WORDS_S = 2.0
 
@@ -49,8 +47,8 @@ def serve(settings: Settings, by_call: bool = False) -> int:
     server_tls(settings)
     spooled, views = settings.after_response == "spool", settings.view_auth != "off"
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys and prompts (SECURITY F18)
-    _raise_descriptor_limit()
-    sockets = _Sockets(settings)
+    raise_descriptor_limit()
+    sockets = Sockets(settings)
     doubts = prepare(settings.spool_dir) if spooled else []
     alone = settings.workers == 1 and not spooled and not views
     board = MemoryBoard() if alone and by_call else metrics.prepare(settings.spool_dir / "metrics" if spooled else None)
@@ -78,73 +76,31 @@ def settle_alone(settings: Settings) -> int:
     queued = settings.after_response in {"sqs", "pubsub"}
     doubts = [] if queued else prepare(settings.spool_dir)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     log.setting_warnings([*settings.warnings, *doubts])
     return run_settler(settings, metrics.prepare(None if queued else settings.spool_dir / "metrics"))
 
 
-def _settle(settings: Settings, sockets: _Sockets, board: Board) -> int:
+def _settle(settings: Settings, sockets: Sockets, board: Board) -> int:
     """The settling process, beside the relaying ones; it accepts no connection."""
     sockets.close()
     return run_settler(settings, board)
 
 
-def _relay(settings: Settings, sockets: _Sockets, board: Board, by_call: bool) -> int:
+def _relay(settings: Settings, sockets: Sockets, board: Board, by_call: bool) -> int:
     """A relaying process among others."""
     sockets.close_view()
     return run_process(settings, sockets, board, by_call)
 
 
-def _view(settings: Settings, sockets: _Sockets, board: Board) -> int:
+def _view(settings: Settings, sockets: Sockets, board: Board) -> int:
     """The viewer's process: of the sockets it keeps its own alone."""
     assert sockets.view is not None
     sockets.close_main()
     return run_viewer(settings, sockets.view, board)
 
 
-class _Sockets:
-    """The listening sockets, bound once and inherited by every worker."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.main = _bind(settings.host, settings.port, "PORT")
-        self.port: int = self.main.getsockname()[1]
-        self.ops = None if settings.ops_port is None else _bind(settings.host, settings.ops_port, "OPS_PORT")
-        self.ops_port: int | None = None if self.ops is None else self.ops.getsockname()[1]
-        views = settings.view_auth != "off"
-        self.view = _bind(settings.view_host, settings.view_port, "VIEW_PORT") if views else None
-
-    def close(self) -> None:
-        """This process listens no more; others that inherited the sockets may."""
-        self.close_main()
-        self.close_view()
-
-    def close_view(self) -> None:
-        """The same of the viewer's."""
-        if self.view is not None:
-            self.view.close()
-
-    def close_main(self) -> None:
-        """The same of all but the viewer's."""
-        self.main.close()
-        if self.ops is not None:
-            self.ops.close()
-
-
-def _bind(host: str, port: int, name: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise SettingError(f"{name}: {host}:{port} cannot be listened on; is another process using the port?") from None
-    sock.listen(BACKLOG)
-    sock.set_inheritable(True)
-    return sock
-
-
-def run_process(settings: Settings, sockets: _Sockets, board: Board, by_call: bool = False) -> int:
+def run_process(settings: Settings, sockets: Sockets, board: Board, by_call: bool = False) -> int:
     """One relaying process, until a signal ends it. A signal that is ignored already stays so."""
     log.catch_crashes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -182,7 +138,7 @@ def _core_by_call(settings: Settings, board: Board) -> _Core:
     return _Core(hosted.services, app, hosted.prepare, stop)
 
 
-async def _serve(settings: Settings, sockets: _Sockets, board: Board, by_call: bool) -> int:
+async def _serve(settings: Settings, sockets: Sockets, board: Board, by_call: bool) -> int:
     asyncio.get_running_loop().set_exception_handler(log.loop_fault)
     core = _core_by_call(settings, board) if by_call else _core(settings, board)
     services = core.services
@@ -308,10 +264,3 @@ class _Stopping:
     def _close(self) -> None:
         for server in self._servers:
             server.should_exit = True
-
-
-def _raise_descriptor_limit() -> None:
-    """A connection is a descriptor: as many as the host allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

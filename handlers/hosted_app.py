@@ -91,4 +91,5 @@ class _Turns:
     async def _run(self) -> None:
         while self._asked:
             self._asked = False
-            await asyncio.to_thread(self._hosted.turn)
+            if self._hosted.by_call.waiting():  # what was turned away, or a queue took, leaves nothing to do
+                await asyncio.to_thread(self._hosted.turn)

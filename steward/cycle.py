@@ -154,6 +154,11 @@ class Cycle:
 
     # What an application that knows us may use beside ASGI, so that a small call costs no turn of the loop
 
+    @property
+    def waited_for(self) -> set[asyncio.Task[None]]:
+        """What its server waits for before it ends: every call that runs, and what is added."""
+        return self._connection.tasks
+
     def body_now(self) -> bytes | None:
         """The whole body when all of it is here; from then on `receive` tells of a leaver alone. Else None."""
         if self.more_body or self._end_told or self.disconnected:

@@ -398,9 +398,16 @@ class Record:
         return int(self.outcome is not Outcome.INTERRUPTED), _BODY_RANKS[self.body_state]
 
     def supersedes(self, earlier: Record) -> bool:
-        """Whether this row takes the place of an earlier one of the same call: further in one, behind in none."""
+        """Whether this row takes the place of an earlier one of the same call: further in one, behind in none.
+
+        A call that was cut and keeps no body comes no further than its intent, which has no status yet: it has one.
+        """
         (outcome, body), (old_outcome, old_body) = self.ranks, earlier.ranks
-        return outcome >= old_outcome and body >= old_body and (outcome, body) != (old_outcome, old_body)
+        if outcome < old_outcome or body < old_body:
+            return False
+        return (outcome, body) != (old_outcome, old_body) or (
+            not outcome and earlier.status_code is None and self.status_code is not None
+        )
 
 
 _BODY_RANKS = {

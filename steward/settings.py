@@ -24,7 +24,7 @@ from steward.errors import SettingError
 from steward.exchange import Origin
 from steward.queue_values import SqsQueue
 from steward.setting_table import TABLE, Setting
-from steward.words import Secret
+from steward.words import Secret, SignIn
 
 MAX_SECRET_FILE_BYTES = 64 << 10
 
@@ -156,6 +156,8 @@ class Settings:
     max_connections: int
     shutdown_delay_s: float
     shutdown_grace_s: float
+    postgres_sign_in: SignIn | None = field(default=None, repr=False)
+    """Of a host that knows where the password is kept: it goes before `postgres_password`."""
     warnings: tuple[str, ...] = ()
     """What is worth a word at start, without values."""
     shown: tuple[Shown, ...] = field(default=(), repr=False)

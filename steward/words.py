@@ -8,7 +8,7 @@ value, and a search for that word finds every place that does.
 from __future__ import annotations
 
 import hmac
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 T = TypeVar("T", str, bytes)
 
@@ -57,6 +57,16 @@ class Secret(_Masked[T]):
     """A key, a token, a password. Compared in constant time."""
 
     __slots__ = ()
+
+
+class SignIn(Protocol):
+    """What signs in where the password may change while the process lives. Safe for threads."""
+
+    def __call__(self) -> Secret[str]:
+        """What stands for the password now."""
+
+    def refused(self, secret: Secret[str]) -> bool:
+        """The other side refused it; whether there is another by now, which is worth one more try."""
 
 
 class Content(_Masked[T]):

@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from steward.adapters.postgres_driver import Connection, Error
 from steward.adapters.postgres_tls import PostgresAddress, dial
 from steward.errors import LedgerFault, LedgerUnavailable, SchemaTooOld, StewardError
+from steward.words import Secret
 
 __all__ = ["PostgresAddress", "RowsRefused", "mapped", "open_engine", "patient", "sqlstate"]
 
@@ -36,11 +37,12 @@ PING_TIMEOUT_S: Final = 2.0
 
 _SESSION: Final = f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
 
+_REFUSED: Final = "28P01"
 _TOO_OLD: Final = frozenset({"42P01", "42703", "3F000", "42883", "42P10", "42704"})
 _ROW_CLASSES: Final = ("22", "23", "54")
 _NO_LONGER_PRIMARY: Final = frozenset({"25006", "57P01", "57P02", "57P03"})
 _SENTENCES: Final = {
-    "28P01": "The database refused POSTGRES_USER or POSTGRES_PASSWORD.",
+    _REFUSED: "The database refused POSTGRES_USER or POSTGRES_PASSWORD.",
     "28000": "The database refused POSTGRES_USER, or the connection's mode (POSTGRES_SSLMODE).",
     "3D000": "The database that POSTGRES_DB names does not exist.",
     "42501": "The database role may not do this.",
@@ -138,10 +140,25 @@ def _meaning(state: str | None) -> LedgerFault:
 
 
 def _connect(address: PostgresAddress) -> Connection:
-    """One connection, ready. Raises LedgerUnavailable, whatever the other side is and says."""
+    """One connection, ready. Raises LedgerUnavailable, whatever the other side is and says.
+
+    A password that is refused is asked for again, once: it may have been changed where it is kept.
+    """
+    sign_in = address.sign_in
+    if sign_in is None:
+        return _connected(address, address.password)
+    password = sign_in()
+    try:
+        return _connected(address, password)
+    except LedgerUnavailable as fault:
+        if sqlstate(fault.__cause__ or fault) != _REFUSED or not sign_in.refused(password):
+            raise
+    return _connected(address, sign_in())
+
+
+def _connected(address: PostgresAddress, password: Secret[str]) -> Connection:
     dialled = dial(address)
     try:
-        password = address.password if address.token is None else address.token()
         connection = Connection(address.user, password, address.database, dialled.sock, dialled.private)
         connection.execute_simple(_SESSION)
         connection.wait_at_most(READ_TIMEOUT_S)

@@ -93,9 +93,10 @@ UPSERT: Final = f"""
     WHERE t.org_id = excluded.org_id
         AND excluded.outcome_rank >= t.outcome_rank
         AND excluded.body_rank >= t.body_rank
-        AND (excluded.outcome_rank, excluded.body_rank) <> (t.outcome_rank, t.body_rank)
+        AND ((excluded.outcome_rank, excluded.body_rank) <> (t.outcome_rank, t.body_rank)
+            OR (t.outcome_rank = 0 AND t.status_code IS NULL AND excluded.status_code IS NOT NULL))
 """
-"""Run twice or out of order, it changes nothing; what has gone further stays."""
+"""Record.supersedes in SQL. Run twice or out of order, it changes nothing; what has gone further stays."""
 
 GET: Final = f"SELECT {_NAMES}, revision FROM llm_requests WHERE org_id = :org_id AND id = :id"
 

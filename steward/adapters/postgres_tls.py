@@ -20,12 +20,11 @@ import contextlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from steward.errors import LedgerUnavailable
-from steward.words import Secret
+from steward.words import Secret, SignIn
 
 CONNECT_TIMEOUT_S: Final = 5.0
 SSLMODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
@@ -48,8 +47,8 @@ class PostgresAddress:
     sslrootcert: str | None = None
     """A PEM bundle of CAs; None: the system's."""
     max_conns: int = 10
-    token: Callable[[], Secret[str]] | None = field(default=None, repr=False)
-    """Makes what stands in for the password, anew for each connection. Raises LedgerUnavailable."""
+    sign_in: SignIn | None = field(default=None, repr=False)
+    """Asked for what stands in for the password, with each connection. Raises LedgerUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ class RdsToken:
         SigV4QueryAuth(credentials.get_frozen_credentials(), "rds-db", region, expires=LIVES_S).add_auth(request)
         return Secret(str(request.url).removeprefix("https://"))
 
+    def refused(self, secret: Secret[str]) -> bool:
+        """A token that was refused while it was new: another would be, too."""
+        return False
+
 
 def _own() -> Session:
     from botocore.session import Session

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from steward.policy import Local
 from steward.seal import Keyring
 from steward.settings import Settings
-from steward.words import Secret
+from steward.words import Secret, SignIn
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -41,15 +41,15 @@ def open_database(settings: Settings, most_conns: int = 1) -> tuple[Engine, Keyr
         sslmode=settings.postgres_sslmode,
         sslrootcert=str(rootcert) if rootcert else None,
         max_conns=most_conns,
-        token=_token(settings),
+        sign_in=_sign_in(settings),
     )
     return open_engine(address), keyring
 
 
-def _token(settings: Settings) -> Callable[[], Secret[str]] | None:
-    """What signs in where POSTGRES_IAM_AUTH is on. Raises SettingError without AWS's SDK."""
+def _sign_in(settings: Settings) -> SignIn | None:
+    """What signs in in the password's place, where something does. Raises SettingError without AWS's SDK."""
     if not settings.postgres_iam_auth:
-        return None
+        return settings.postgres_sign_in
     from steward.adapters.rds_token import RdsToken
 
     return RdsToken(settings.postgres_host, settings.postgres_port, settings.postgres_user)

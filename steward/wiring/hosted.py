@@ -208,7 +208,7 @@ class Hosted:
     def turn(self, until: float | None = None) -> None:
         """After a response, from any thread: settles and exports, until a monotonic moment at the latest.
 
-        Raises nothing. Without `until`: AFTER_RESPONSE_BUDGET.
+        With a queue it exports nothing: its consumer does. Raises nothing. Without `until`: AFTER_RESPONSE_BUDGET.
         """
         self.by_call.turn(until)
         self._last[:] = [self._asleep()]
@@ -238,10 +238,11 @@ def build_hosted(settings: Settings, caller_waits: bool, board: Board | None = N
     schedule = Schedule(settings, ground, prices.feed)
     settler = open_settler(settings, ground.ledger, stores, lambda: prices.feed.book, CallMetrics(ground.board))
     waits = caller_waits if settings.after_response_wait is None else settings.after_response_wait
+    queued = settings.after_response in {"sqs", "pubsub"}
     by_call = ByCall(
         settler,
         ground.ledger,
-        Around(looked.look, schedule.export, prices.look),
+        Around(looked.look, _left_to_the_consumer if queued else schedule.export, prices.look),
         ByCallLimits(budget_s=settings.after_response_budget_s),
         waits,
     )
@@ -252,6 +253,10 @@ def build_hosted(settings: Settings, caller_waits: bool, board: Board | None = N
         stores.close()
 
     after = After(by_call, None, None, (), close, end_alone=waits)
-    if settings.after_response in {"sqs", "pubsub"}:
+    if queued:
         after = sent_to_queue(settings, ground.keyring, stores, after, looked.look)
     return Hosted(relay_on(settings, ground, after, Clockwork(()), asleep), schedule, by_call, asleep, [])
+
+
+def _left_to_the_consumer(until: float) -> None:
+    """Whoever reads the queue exports all rows that are due, after each batch; and so does the schedule."""

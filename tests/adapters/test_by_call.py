@@ -47,12 +47,12 @@ class HeldStore(MemoryBodyStore):
 class House:
     """What settles by the call, and its world."""
 
-    def __init__(self, limits: ByCallLimits = PATIENT, caller_waits: bool = False) -> None:
+    def __init__(self, limits: ByCallLimits = PATIENT, caller_waits: bool = False, keep_bodies: bool = True) -> None:
         self.ledger, self.store = WatchedLedger(), HeldStore()
         self.exports: list[list[BodyState]] = []
         """At each export, what the rows said of their bodies."""
         self.around: list[str] = []
-        settler = Settler(self.ledger, OneStore(self.store), prices)
+        settler = Settler(self.ledger, OneStore(self.store), prices, keep_bodies)
         around = Around(lambda: self.around.append("before"), self._export, lambda: self.around.append("after"))
         self.by_call = ByCall(settler, self.ledger, around, limits, caller_waits)
 
@@ -103,6 +103,22 @@ def test_a_call_is_settled_and_exported_in_the_turn_after_it() -> None:
     assert house.exports == [[BodyState.STORED]]
     assert house.around == ["before", "export", "after"]
     assert house.by_call.waiting() == 0
+
+
+def test_a_call_that_was_cut_leaves_what_is_known_of_it_also_without_a_body() -> None:
+    """The process is told to end: with CAPTURE=metadata its row is no further than its intent, but knows more."""
+    house, cut = House(keep_bodies=False), call(outcome=Outcome.INTERRUPTED)
+
+    async def story() -> None:
+        house.by_call.intend(intent(cut))
+        if (waits := house.by_call.submit(cut)) is not None:
+            await waits
+        house.by_call.turn()
+
+    house.tell(story)
+    (row,) = house.rows()
+    assert (row.outcome, row.body_state) == (Outcome.INTERRUPTED, BodyState.OFF)
+    assert (row.status_code, row.input_tokens) == (200, 1000)
 
 
 def test_the_last_piece_waits_for_the_intent_but_no_longer_than_the_budget() -> None:

@@ -188,25 +188,65 @@ def test_a_connection_that_rested_must_answer_before_it_is_used(postgres: Databa
         engine.dispose()
 
 
-def test_a_token_is_asked_for_with_each_connection(postgres: Database) -> None:
-    made: list[str] = []
+class Words:
+    """A SignIn that says one word after the other: the next once the one before was refused."""
 
-    def token() -> Secret[str]:
-        made.append("token")
-        return postgres.tcp.password
+    def __init__(self, *words: Secret[str]) -> None:
+        self.left = list(words)
+        self.said: list[Secret[str]] = []
 
-    address = replace(postgres.tcp, password=Secret("none"), token=token, max_conns=1)
+    def __call__(self) -> Secret[str]:
+        self.said.append(self.left[0])
+        return self.left[0]
+
+    def refused(self, secret: Secret[str]) -> bool:
+        assert secret == self.left[0]
+        self.left = self.left[1:] or self.left
+        return self.left[0] != secret
+
+
+def test_what_signs_in_is_asked_for_with_each_connection(postgres: Database) -> None:
+    token = Words(postgres.tcp.password)
+    made = token.said
+    address = replace(postgres.tcp, password=Secret("none"), sign_in=token, max_conns=1)
     engine = open_engine(address)
     for _ in range(2):
         with mapped(), engine.begin() as connection:
             assert connection.execute(text("SELECT 1")).scalar() == 1
-        assert made == ["token"], "one connection, one token"
+        assert len(made) == 1, "one connection, one token"
     engine.dispose()
     with mapped(), engine.begin() as connection:
         connection.execute(text("SELECT 1"))
     assert len(made) == 2
     engine.dispose()
-    assert "token" not in f"{address!r}"
+    assert "Words" not in f"{address!r}"
+
+
+def test_a_password_that_was_changed_is_tried_once_more(postgres: Database) -> None:
+    right = postgres.tcp.password
+    for words, tries, works in (
+        ((Secret("old"), right), 2, True),
+        ((Secret("old"),), 1, False),
+        ((Secret("old"), Secret("older"), right), 2, False),
+    ):
+        sign_in = Words(*words)
+        engine = open_engine(replace(postgres.tcp, password=Secret("none"), sign_in=sign_in))
+        if works:
+            with mapped(), engine.connect():
+                pass
+        else:
+            with pytest.raises(LedgerUnavailable, match="POSTGRES_PASSWORD"), mapped():
+                engine.connect()
+        assert len(sign_in.said) == tries
+        engine.dispose()
+
+
+def test_a_password_is_not_asked_for_again_because_of_anything_else(postgres: Database) -> None:
+    for changes in ({"database": CANARY}, {"port": 1}):
+        sign_in = Words(postgres.tcp.password, Secret("new"))
+        with pytest.raises(LedgerUnavailable), mapped():
+            open_engine(replace(postgres.tcp, sign_in=sign_in, **changes)).connect()
+        assert len(sign_in.left) == 2
 
 
 def test_patience_is_for_its_own_time_only(postgres: Database) -> None:

@@ -209,8 +209,8 @@ class ColdStart:
 
 
 @contextlib.contextmanager
-def cold_start_bench() -> Iterator[ColdStart]:
-    """Builds the archive and starts the servers; ends them."""
+def cold_start_bench(archive: Path | None = None) -> Iterator[ColdStart]:
+    """Builds the archive, unless there is one, and starts the servers; ends them."""
     provider = Provider(respond)
     with (
         contextlib.closing(provider),
@@ -219,14 +219,16 @@ def cold_start_bench() -> Iterator[ColdStart]:
         tempfile.TemporaryDirectory(prefix="steward-bench-") as name,
     ):
         folder = Path(name)
-        built = build(folder / "steward-lambda.zip")
-        assert built.returncode == 0, built.stderr
+        if archive is None:
+            archive = folder / "steward-lambda.zip"
+            built = build(archive)
+            assert built.returncode == 0, built.stderr
         settings = _settings(postgres, server.bucket(), provider.url)
         told = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
         for words in (("migrate",), ("keys", "create", "--name", "bench", "--json")):
             done = run_command(told, *words)
             assert done.returncode == 0, done.stderr
-        yield ColdStart(folder / "steward-lambda.zip", folder, settings, json.loads(done.stdout)["key"])
+        yield ColdStart(archive, folder, settings, json.loads(done.stdout)["key"])
 
 
 def _settings(postgres: LocalPostgres, bucket: S3Destination, provider_url: str) -> dict[str, str]:

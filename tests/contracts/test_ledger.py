@@ -179,6 +179,28 @@ def test_a_life_within_one_batch_ends_the_same(ledger: Ledger) -> None:
         assert row(ledger, steps[3]).record == steps[3]
 
 
+@pytest.mark.parametrize("state", [BodyState.NONE, BodyState.OFF, BodyState.LOST])
+def test_what_is_known_of_a_cut_call_takes_the_place_of_its_intent(ledger: Ledger, state: BodyState) -> None:
+    """Where no body is kept, neither its outcome nor its body comes further; its status tells it from an intent."""
+    intent = a_record(outcome=Outcome.INTERRUPTED, body_state=state)
+    cut = replace(intent, status_code=200, output_tokens=3)
+    for steps, revision in (([intent, cut, cut, intent], 2), ([cut, intent, cut], 1)):
+        ident = new_id()
+        for step in steps:
+            assert ledger.record([replace(step, id=ident)]) == []
+        assert row(ledger, replace(cut, id=ident)) == LedgerRow(replace(cut, id=ident), revision)
+        both = new_id()
+        ledger.record([replace(step, id=both) for step in steps])
+        assert row(ledger, replace(cut, id=both)).record == replace(cut, id=both)
+
+
+def test_only_a_cut_call_is_replaced_by_one_that_is_no_further(ledger: Ledger) -> None:
+    left = a_record(outcome=Outcome.CLIENT_CANCELLED)
+    ledger.record([left])
+    ledger.record([replace(left, status_code=200)])
+    assert row(ledger, left) == LedgerRow(left, 1)
+
+
 def test_nothing_leaves_stored_and_nothing_is_blanked(ledger: Ledger) -> None:
     full = a_full_record(outcome=Outcome.COMPLETE)
     ledger.record([full])

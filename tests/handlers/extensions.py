@@ -10,6 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 INVOKE = (200, {"eventType": "INVOKE", "deadlineMs": 1})
 
 
+def invoke(request_id: str) -> tuple[int, object]:
+    """The event of an invocation that says its id."""
+    return 200, {"eventType": "INVOKE", "deadlineMs": 1, "requestId": request_id}
+
+
 class Api:
     """Hands out the events that a test puts in; says when it is asked for one."""
 

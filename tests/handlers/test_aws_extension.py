@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from handlers.aws_extension import Extension, NotRegistered, register
-from tests.handlers.extensions import INVOKE, Api
+from tests.handlers.extensions import INVOKE, Api, invoke
 from tests.said import Said, listening
 
 
@@ -88,6 +88,50 @@ def test_work_that_fails_does_not_end_it(api: Api, extend: Extend, said: Said) -
         api.events.put(INVOKE)
     assert api.asked.get(timeout=10)
     assert said.events().count("after_response_failed") == 3 and "canary" not in said.text
+
+
+def test_after_a_lost_event_it_waits_for_the_end_of_the_next_invocation(api: Api, extend: Extend) -> None:
+    """Not for the one whose event it never saw: its work would come a call too early from then on."""
+    worked: queue.Queue[float | None] = queue.Queue()
+    extension = extend(worked.put)
+    assert api.asked.get(timeout=10)
+    extension.invocation_ended(1.0, "first")
+    api.events.put((200, b"of the first, and broken"))
+    assert api.asked.get(timeout=10)
+    api.events.put(invoke("second"))
+    with pytest.raises(queue.Empty):
+        worked.get(timeout=0.05)
+    extension.invocation_ended(2.0, "second")
+    assert worked.get(timeout=10) == 2.0
+    assert api.asked.get(timeout=10)
+
+
+def test_an_event_may_come_before_the_invocation_ahead_of_it_has_ended(api: Api, extend: Extend) -> None:
+    worked: queue.Queue[float | None] = queue.Queue()
+    extension = extend(worked.put)
+    assert api.asked.get(timeout=10)
+    extension.invocation_ended(1.0, "first")
+    extension.invocation_ended(2.0, "second")
+    for ident, until in (("second", 2.0), ("first", 1.0)):
+        api.events.put(invoke(ident))
+        assert worked.get(timeout=10) == until
+
+
+def test_who_says_no_id_is_taken_as_he_comes(api: Api, extend: Extend) -> None:
+    worked: queue.Queue[float | None] = queue.Queue()
+    extension = extend(worked.put)
+    for event, said in ((INVOKE, "an-id"), (invoke("an-id"), None), (INVOKE, None)):
+        assert api.asked.get(timeout=10)
+        api.events.put(event)
+        extension.invocation_ended(3.0, said)
+        assert worked.get(timeout=10) == 3.0
+
+
+def test_what_ended_without_an_event_is_kept_in_bounds(api: Api) -> None:
+    extension = Extension(api.address, "an-identifier", lambda until: None)
+    for number in range(1000):
+        extension.invocation_ended(1.0, str(number))
+    assert len(extension._ended) == 64
 
 
 def test_once_closed_it_asks_no_more(api: Api, extend: Extend, said: Said) -> None:

@@ -24,7 +24,8 @@ from uuid import UUID
 import orjson
 import pytest
 
-from handlers.aws_lambda_stream import Asked, Runtime, Times, asked_of, prelude
+from handlers.aws_lambda_stream import Runtime, Times, asked_of
+from handlers.aws_streamed_answers import Asked
 from handlers.runtime_api import Fault, RuntimeApi
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
@@ -655,15 +656,6 @@ def test_time_is_kept_for_what_comes_behind_a_response() -> None:
     times = Times(budget=2.0)
     assert times.cut_at(0.0, 900.0) == 895.5
     assert times.cut_at(0.0, 3.0) == pytest.approx(1.8)
-
-
-def test_repeats_go_as_the_front_takes_them() -> None:
-    headers = [(b"a", b"1"), (b"set-cookie", b"x=1"), (b"a", b"2"), (b"set-cookie", b"y=2"), (b"connection", b"close")]
-    url, rest = prelude(200, headers, multi_value=False), prelude(200, headers, multi_value=True)
-    assert url.endswith(bytes(8))
-    assert orjson.loads(url[:-8]) == {"statusCode": 200, "headers": {"a": "1, 2"}, "cookies": ["x=1", "y=2"]}
-    many = {"a": ["1", "2"], "set-cookie": ["x=1", "y=2"]}
-    assert orjson.loads(rest[:-8]) == {"statusCode": 200, "headers": {}, "multiValueHeaders": many}
 
 
 def test_the_process_holds_one_connection_to_the_database(sandbox: Sandbox) -> None:

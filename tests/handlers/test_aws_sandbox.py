@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from handlers.aws_sandbox import Sandbox
+from handlers.aws_sandbox import Sandbox, kept_s
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, BodyState, ErrorCode, Outcome, Record
-from tests.handlers.extensions import INVOKE, Api
+from tests.handlers.extensions import INVOKE, Api, invoke
 from tests.handlers.invoking import CHAT, HEADERS, KEY, Context, alb, field, octets, rest, url
 from tests.said import Said, listening
 from tests.servers.examples import respond
@@ -247,6 +247,12 @@ def test_a_provider_slower_than_the_function_is_a_504_while_there_is_time(opened
     assert field(answer, "x-majordomo-request-id") == str(row.id)
 
 
+def test_time_is_kept_for_what_comes_behind_the_providers_answer() -> None:
+    """Of a long time the wait for the intent and a turn, of a short one a share."""
+    assert kept_s(left_s=900.0, budget_s=2.0) == 5.0
+    assert kept_s(left_s=3.0, budget_s=2.0) == pytest.approx(1.2)
+
+
 def test_a_provider_that_is_still_answering_then_is_a_504_with_its_facts(opened: Opened, upstream: Provider) -> None:
     """Nobody has seen what came: the caller is told in his dialect, and the row keeps what is known without a body."""
     held = threading.Event()
@@ -284,6 +290,18 @@ def test_a_sandbox_serves_on_after_its_connection_died_in_a_freeze(opened: Opene
     )
     assert invoked(alb())["statusCode"] == 200
     assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
+
+
+def test_a_sandbox_serves_on_after_its_password_was_changed(environ: dict[str, str], postgres: Database) -> None:
+    """It was warm meanwhile; its next connection fetches the new one, and the call that needs it is served."""
+    kept = iter(["old", postgres.tcp.password.reveal()])
+    name = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:steward/db-AbCdEf"
+    by_tcp = {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(postgres.tcp.port), "POSTGRES_PASSWORD": name}
+    sandbox = Sandbox({**environ, **by_tcp}, lambda place: next(kept))
+    try:
+        assert sandbox.answer(alb(), Context())["statusCode"] == 200
+    finally:
+        sandbox.close()
 
 
 def test_nothing_of_an_invocation_is_left_in_tmp(opened: Opened, upstream: Provider, tmp_path: Path) -> None:
@@ -427,6 +445,19 @@ def test_with_an_extension_the_answer_is_there_before_the_call_is_settled(opened
         api.events.put(INVOKE)
         assert api.asked.get(timeout=20), "its work is done"
         assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * number
+
+
+def test_the_extension_works_for_the_invocation_whose_event_it_has(opened: Opened, api: Api) -> None:
+    invoked = opened(AWS_LAMBDA_RUNTIME_API=api.address)
+    invoked.sandbox.begin()
+    assert api.asked.get(timeout=20)
+    for ident in ("lost", "seen"):
+        assert invoked(alb(), Context(aws_request_id=ident))["statusCode"] == 200
+    api.events.put(invoke("seen"))
+    assert api.asked.get(timeout=20)
+    assert invoked.sandbox.extension is not None
+    assert [ended.request_id for ended in invoked.sandbox.extension._ended] == ["lost"]
+    assert [row.body_state for row in invoked.rows()] == [BodyState.STORED] * 2
 
 
 def test_an_invocation_that_fails_or_leaves_nothing_keeps_no_extension_waiting(opened: Opened, api: Api) -> None:

@@ -10,9 +10,19 @@ import boto3
 import pytest
 
 from handlers import aws_secrets
-from handlers.aws_secrets import Named, fetcher, named, plain_secrets, with_secrets
+from handlers.aws_secrets import (
+    ANEW_EVERY_S,
+    Named,
+    NamedPassword,
+    fetcher,
+    named,
+    plain_secrets,
+    settings_of,
+    with_secrets,
+)
 from steward.errors import SettingError
 from steward.setting_table import TABLE
+from steward.words import Secret
 from tests.said import Said, listening
 from tests.servers.stores import S3Server
 
@@ -119,6 +129,64 @@ def test_nothing_is_fetched_where_nothing_is_named() -> None:
     assert with_secrets({"ENCRYPTION_KEY": "a" * 64}, never) == {"ENCRYPTION_KEY": "a" * 64}
 
 
+class Kept:
+    """A password under a name, which somebody changes."""
+
+    def __init__(self, password: str) -> None:
+        self.password = password
+        self.asked = 0
+        self.away = False
+        self.now = 1000.0
+
+    def __call__(self, place: Named) -> str:
+        self.asked += 1
+        if self.away:
+            raise RuntimeError("canary")
+        return json.dumps({"password": self.password})
+
+    def named(self) -> NamedPassword:
+        return NamedPassword(ARN, Secret(self.password), self, lambda: self.now)
+
+
+def test_a_refused_password_is_fetched_anew(said: Said) -> None:
+    kept = Kept("old-canary")
+    password = kept.named()
+    assert password() == Secret("old-canary") and kept.asked == 0
+    kept.password = "new-canary"
+    assert password.refused(Secret("old-canary")) and password() == Secret("new-canary")
+    assert password.refused(Secret("old-canary")), "another thread had the old one in hand"
+    assert kept.asked == 1 and said.events() == ["password_fetched_anew"] and "canary" not in said.text
+
+
+def test_it_is_asked_for_seldom_while_there_is_no_other() -> None:
+    """A rotation changes the database before it says so; a password may also just be wrong."""
+    kept = Kept("old")
+    password = kept.named()
+    for _ in range(5):
+        assert not password.refused(Secret("old"))
+    assert kept.asked == 1
+    kept.password = "new"
+    kept.now += ANEW_EVERY_S - 1
+    assert not password.refused(Secret("old")) and kept.asked == 1
+    kept.now += 1
+    assert password.refused(Secret("old")) and kept.asked == 2
+
+
+def test_what_cannot_be_fetched_anew_leaves_what_was_known(said: Said) -> None:
+    kept = Kept("old")
+    password = kept.named()
+    kept.away = True
+    assert not password.refused(Secret("old")) and password() == Secret("old")
+    assert said.events() == ["secret_not_fetched", "password_not_fetched"] and "canary" not in said.text
+
+
+def test_only_a_password_that_is_named_may_change() -> None:
+    for given, named_so in (({}, False), ({"POSTGRES_PASSWORD": "plain"}, False), ({"POSTGRES_PASSWORD": ARN}, True)):
+        settings = settings_of(given, {}, lambda place: "of the manager")
+        assert (settings.postgres_sign_in is not None) is named_so
+    assert settings.postgres_password == Secret("of the manager")
+
+
 def test_a_plain_key_is_warned_of() -> None:
     assert plain_secrets({"ENCRYPTION_KEY": "a" * 64}) and not plain_secrets({"ENCRYPTION_KEY": ARN})
     assert not plain_secrets({}) and aws_secrets.WITHIN_S < 10
@@ -140,5 +208,7 @@ def test_they_come_from_aws_as_the_functions_own_role(s3_server: S3Server, monke
     parameters.put_parameter(Name="/steward/password", Value="of the store", Type="SecureString")  # type: ignore[attr-defined]
     found = with_secrets({"ENCRYPTION_KEY": f"{arn}:key", "POSTGRES_PASSWORD": "ssm:///steward/password"}, fetcher())
     assert found == {"ENCRYPTION_KEY": "of the manager", "POSTGRES_PASSWORD": "of the store"}
+    secrets.put_secret_value(SecretId=arn, SecretString='{"key": "changed"}')  # type: ignore[attr-defined]
+    assert with_secrets({"ENCRYPTION_KEY": f"{arn}:key"}, fetcher()) == {"ENCRYPTION_KEY": "changed"}, "nothing is kept"
     with pytest.raises(SettingError, match="^ENCRYPTION_KEY: secretsmanager did not give it"):
         with_secrets({"ENCRYPTION_KEY": arn.replace("steward/key", "steward/other")}, fetcher())

@@ -5,6 +5,7 @@ What it shares with Cloud Run stands in test_hosted_app.py; what no entry lets i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -24,13 +25,16 @@ from starlette.requests import Request as FrameworkRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handlers.cloud_function import HandedOver, House
+from handlers.cloud_function import Calls, HandedOver, House, waited_for
+from handlers.framework_listener import Connection
 from steward.adapters.postgres_local import LocalPostgres
+from steward.errors import Cut, ShuttingDown
 from steward.exchange import BodyState, Outcome
+from steward.proxy import Application, Receive, Scope, Send
 from tests.servers.examples import respond
 from tests.servers.function import FRAMEWORK, ON_GOOGLE, SOURCE, running_function
 from tests.servers.listening import free_port, listening
-from tests.servers.plain_http import Request, call
+from tests.servers.plain_http import Ended, Request, call
 from tests.servers.raw_caller import say
 from tests.servers.socket_provider import Provider
 from tests.servers.steward import REPOSITORY, RunningSteward, serving
@@ -153,6 +157,75 @@ def test_wrong_settings_are_said_and_answered(tmp_path: Path) -> None:
             assert (answer.status, json.loads(answer.body)) == (500, {"error": {"code": "misconfigured"}})
     assert b"ENCRYPTION_KEY: " in log.read_bytes()
     assert b"SECRET" not in log.read_bytes() and b"Traceback" not in log.read_bytes()
+
+
+# The end: at SIGTERM the framework's server closes, waits for its calls, and ends the process in that instant
+
+
+def served_by(calls: Calls, seen: list[Scope], gate: asyncio.Event) -> Application:
+    """An application of one call, which waits for the gate."""
+
+    async def call_of(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            raise Cut from None
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await calls.serve(call_of, scope, receive, send)
+        except ShuttingDown:
+            await send({"type": "http.response.start", "status": 503, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def test_what_is_left_is_done_behind_the_last_call_while_the_server_waits() -> None:
+    """A turn under way, and what waits for one: the process would end with it."""
+    calls, seen, gate, may_close = Calls(), list[Scope](), asyncio.Event(), asyncio.Event()
+    happened: list[str] = []
+
+    async def close() -> None:
+        happened.append("closes")
+        await may_close.wait()
+        happened.append("closed")
+
+    with listening(served_by(calls, seen, gate), Connection) as served, ThreadPoolExecutor(1) as caller:
+        running = caller.submit(call, served.port, Request(b"GET", b"/", []))
+        eventually(lambda: bool(seen))
+        cycle = seen[0]["extensions"]["steward"]
+        loop = cycle.task.get_loop()
+        loop.call_soon_threadsafe(calls.end, 60.0, close, waited_for(seen[0]))
+        eventually(lambda: served.tasks == 2)
+        assert happened == []
+        loop.call_soon_threadsafe(gate.set)
+        assert running.result(20).status == 204
+        eventually(lambda: happened == ["closes"])
+        assert served.tasks == 1, "the server waits for it"
+        assert call(served.port, Request(b"GET", b"/", [])).status == 503
+        loop.call_soon_threadsafe(may_close.set)
+        eventually(lambda: served.tasks == 0)
+        assert happened == ["closes", "closed"]
+
+
+def test_a_call_that_outlasts_the_grace_is_cut_and_then_comes_the_end() -> None:
+    calls, seen, closed = Calls(), list[Scope](), threading.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    with listening(served_by(calls, seen, asyncio.Event()), Connection) as served, ThreadPoolExecutor(1) as caller:
+        running = caller.submit(call, served.port, Request(b"GET", b"/", []))
+        eventually(lambda: bool(seen))
+        loop = seen[0]["extensions"]["steward"].task.get_loop()
+        loop.call_soon_threadsafe(calls.end, 0.05, close, waited_for(seen[0]))
+        assert closed.wait(20)
+        with pytest.raises((Ended, ConnectionError)):
+            running.result(20)
 
 
 # A server that is not our listener: what it hands over cannot be told from what stood in the head

@@ -5,6 +5,7 @@ What a caller has whole is in the database and the store, and with Butler, befor
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -22,9 +23,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
+from handlers.hosted_app import HostedApp
 from steward.adapters.postgres_connection import PostgresAddress, open_engine
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
+from steward.wiring.hosted import build_hosted
 from steward.words import Secret
 from tests.servers.examples import respond
 from tests.servers.function import running_function, running_on_cloud_run
@@ -34,6 +37,7 @@ from tests.servers.plain_http import Ended, Head, Request, call, read_body, read
 from tests.servers.signed_calls import right, signed_settings
 from tests.servers.socket_provider import Answer, Provider, Received
 from tests.servers.steward import RunningSteward, run_command
+from tests.services import settings
 
 SSE = [(b"Content-Type", b"text/event-stream")]
 EVENT = b'data: {"id":"1","object":"chat.completion.chunk","model":"gpt-4o-mini","choices":[]}\n\n'
@@ -278,6 +282,7 @@ def test_sigterm_under_load_ends_within_ten_seconds_with_every_row(
             assert (record.outcome, record.body_state) == (Outcome.INTERRUPTED, BodyState.STORED)
             assert house.body(record)["response"]["body"] == EVENT.decode()
         assert b"Traceback" not in house.said()
+        assert b'"stopped"' in house.said(), "behind the last call it gave what waited one more turn"
 
 
 def test_a_caller_who_leaves_takes_the_provider_with_him_and_leaves_his_row(
@@ -325,6 +330,41 @@ def test_signed_calls_come_by_the_same_port_and_wrong_ones_by_none(
     assert house.call(Request(b"POST", path, [], b"{}")).status == 401
     assert asked(right(issuer), path.replace(b"tasks", b"t%61sks")) == 401, "no X-Majordomo-Key"
     assert provider.server.take() == []
+
+
+class Waiting:
+    """What settles here, of which so many calls wait for a turn."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.turns = 0
+
+    def waiting(self) -> int:
+        return self.count
+
+    def turn(self, until: float | None) -> None:
+        self.turns += 1
+
+
+def test_a_turn_follows_only_what_left_something_to_settle() -> None:
+    """What was turned away, or a queue took, costs the database nothing."""
+    scope = {"type": "http", "method": "GET", "path": "/health", "raw_path": b"/health", "query_string": b""}
+
+    async def nothing(message: object = None) -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    for count, turns in ((0, 0), (1, 1)):
+        by_call = Waiting(count)
+        found = settings(AFTER_RESPONSE_WAIT="off")
+        hosted = replace(build_hosted(found, caller_waits=True), by_call=by_call)  # type: ignore[arg-type]
+        app = HostedApp(found, hosted, caller_waits=True)
+
+        async def story(app: HostedApp = app) -> None:
+            await app({**scope, "headers": []}, nothing, nothing)  # type: ignore[arg-type]
+            await app.close()
+
+        asyncio.run(story())
+        assert by_call.turns == turns
 
 
 def test_a_call_is_exported_though_no_schedule_ever_ran(house: RunningSteward, provider: Scripted) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
@@ -24,6 +28,10 @@ KEYRING = Keyring(Secret(bytes.fromhex(ENCRYPTION_KEY)))
 
 INSTALLED = Path("/usr/lib/postgresql")
 """Where Debian keeps PostgreSQL, a folder a version."""
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - what is made in it has a random name
+ROOM_BYTES = 6 << 30
+"""What must be free of it, and of the machine's memory: a suite's servers take a tenth."""
 
 TEMPLATE = "steward_template"
 """Migrated, and nothing more."""
@@ -92,10 +100,27 @@ def _database(server: LocalPostgres, template: str) -> Iterator[Database]:
     assert busy == 0, "a connection was not given back"
 
 
+def _memory() -> Path | None:
+    """Where files cost no disk, if there is room: each test makes and removes a database, three hundred of them."""
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
+        return None
+    free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
+    return MEMORY if free >= ROOM_BYTES else None
+
+
+@contextmanager
+def _reachable_folder() -> Iterator[Path]:
+    """An empty folder that a server's user can reach: pytest's own are closed to all but us."""
+    with tempfile.TemporaryDirectory(prefix="steward-pg-test-", dir=_memory() or "/tmp") as made:  # noqa: S108
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[LocalPostgres]:
     """The embedded server, with a migrated template."""
-    with LocalPostgres(tcp=True, for_tests=True) as server:
+    with _reachable_folder() as folder, LocalPostgres(folder, tcp=True, for_tests=True) as server:
         yield _with_template(server)
 
 
@@ -105,7 +130,7 @@ def installed_postgres_server() -> Iterator[LocalPostgres]:
     found = sorted(INSTALLED.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if not found:
         pytest.skip(f"no PostgreSQL is installed below {INSTALLED}")
-    with LocalPostgres(for_tests=True, binaries=found[0].parent) as server:
+    with _reachable_folder() as folder, LocalPostgres(folder, for_tests=True, binaries=found[0].parent) as server:
         yield _with_template(server)
 
 
@@ -129,10 +154,8 @@ def empty_postgres(postgres_server: LocalPostgres) -> Iterator[Database]:
 
 @pytest.fixture
 def server_folder() -> Iterator[Path]:
-    """An empty folder that a server's user can reach: pytest's own are closed to all but us."""
-    with tempfile.TemporaryDirectory(prefix="steward-pg-test-", dir="/tmp") as made:
-        folder = Path(made)
-        folder.chmod(0o755)
+    """An empty folder that a server's user can reach."""
+    with _reachable_folder() as folder:
         yield folder
 
 

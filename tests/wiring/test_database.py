@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from steward.wiring.database import open_database, pooled, relay_conns, settler_
 from steward.wiring.relay import build
 from steward.wiring.settler import build_settler
 from steward.wiring.watching import maintain
+from steward.words import Secret
 from tests.contracts.test_egress_log import a_question
 from tests.servers.postgres import Database
 from tests.services import settings
@@ -55,6 +57,21 @@ def test_a_role_signs_in_where_the_setting_says_so() -> None:
     with pytest.raises(SettingError, match="^POSTGRES_IAM_AUTH: "):
         open_database(settings(POSTGRES_IAM_AUTH="on", POSTGRES_HOST="/run/postgresql"))
     engine, _ = open_database(settings(POSTGRES_IAM_AUTH="on", POSTGRES_HOST="db.abc.eu-central-1.rds.amazonaws.com"))
+    engine.dispose()
+
+
+def test_a_password_that_its_host_knows_the_place_of_goes_before_the_settings_own(postgres: Database) -> None:
+    class Kept:
+        def __call__(self) -> Secret[str]:
+            return postgres.tcp.password
+
+        def refused(self, secret: Secret[str]) -> bool:
+            return False
+
+    given = settings(postgres, POSTGRES_HOST="127.0.0.1", POSTGRES_PORT=str(postgres.tcp.port), POSTGRES_PASSWORD="old")
+    engine, _ = open_database(replace(given, postgres_sign_in=Kept()))
+    with engine.connect():
+        assert pooled(engine) == (1, 0)
     engine.dispose()
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from steward.adapters.postgres_directory import PostgresDirectory
 from steward.app import create_app
 from steward.errors import SettingError
 from steward.exchange import LOCAL_ORG, BodyState, Outcome
+from steward.queue_values import sqs_queue
 from steward.settings import Settings
 from steward.wiring.hosted import Elapsed, Hosted, LookedAt, build_hosted
 from steward.words import Secret
@@ -112,6 +113,22 @@ def test_a_row_is_exported_in_its_turn_without_a_schedule(found: Settings, postg
             assert butler.heard[-1][0].endswith("/metadata")
 
         tell(hosted, story)
+
+
+@pytest.mark.parametrize("after", ["inline", "sqs"])
+def test_with_a_queue_a_turn_leaves_the_export_to_its_consumer(found: Settings, after: str) -> None:
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/calls"
+    given = replace(found, after_response=after, sqs_queue_url=sqs_queue(url))  # type: ignore[arg-type]
+    with serving(IngestButler([Organisation(TOKEN)])) as butler:
+        hosted = build_hosted(given, caller_waits=False)
+        hosted.services.directory.register(butler.organisations[0].identity, butler.url, Secret(TOKEN))
+        now = datetime.now(UTC)
+        hosted.services.ledger.record([a_record(id=new_id(now), org_id=LOCAL_ORG, requested_at=now)])
+        hosted.turn()
+        assert len(butler.organisations[0].records) == (1 if after == "inline" else 0)
+        hosted.sweep(time.monotonic() + 60)
+        assert len(butler.organisations[0].records) == 1
+        asyncio.run(hosted.close())
 
 
 def test_nothing_runs_by_itself_and_nothing_is_connected_to_before_the_first_call(

@@ -6,6 +6,7 @@ apostrophe before it (SECURITY F22). Unknown is an empty cell, never 0. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
@@ -19,6 +20,7 @@ COLUMNS: Final = (
     *("price_source", "body_state", "tags"),
 )
 HEAD: Final = ",".join(COLUMNS) + "\r\n"
+_QUOTED: Final = re.compile(r'[,"\r\n\t]')
 _RUN: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -29,7 +31,7 @@ def cell(value: object) -> str:
     text = f"{value}"
     if text.startswith(_RUN):
         text = f"'{text}"
-    return f'"{text.replace(chr(34), chr(34) * 2)}"' if any(each in text for each in ',"\r\n\t') else text
+    return f'"{text.replace(chr(34), chr(34) * 2)}"' if _QUOTED.search(text) else text
 
 
 def line_of(call: CallRow, keys: Mapping[UUID, str]) -> str:
