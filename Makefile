@@ -69,11 +69,15 @@ deployment: .venv/deploy/made-here .venv/checkov/made-here
 	@if command -v terraform >/dev/null 2>&1; then terraform fmt -check -recursive infra; \
 		else echo "make: terraform is not here; the format of infra/aws and infra/gcp was not checked"; fi
 
+# Wherever they stand, between the others of their subject.
+FAULTS = $(shell grep -rl 'mark\.faults' tests --include='test_*.py' | sort)
+ALONE = tests/faults/test_long_butler_down.py
+
 # One holds callers' times against each other and runs alone; the rest mostly waits, so two at a time, whichever is next.
 faults: .venv/test/made-here ## the long cases of what dies and what is lost, ten minutes; ARGS="-k words" for some
-	@$(if $(ARGS),,.venv/test/bin/python -m pytest tests/faults/test_long_butler_down.py -m faults -rA --no-header)
-	@.venv/test/bin/python -m pytest tests/faults -m faults -rA --no-header -n 2 --dist load --maxschedchunk 1 \
-		$(if $(ARGS),$(ARGS),--ignore=tests/faults/test_long_butler_down.py)
+	@$(if $(ARGS),,.venv/test/bin/python -m pytest $(ALONE) -m faults -rA --no-header)
+	@.venv/test/bin/python -m pytest $(filter-out $(if $(ARGS),,$(ALONE)),$(FAULTS)) -m faults -rA --show-capture=stdout --no-header \
+		-n 2 --dist load --maxschedchunk 1 $(ARGS)
 
 soak: .venv/test/made-here ## ten minutes of load: memory and descriptors of every process, printed, and flat
 	@.venv/test/bin/python -m tests.faults.soak $(ARGS)

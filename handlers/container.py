@@ -32,6 +32,7 @@ from steward.metric_memory import MemoryBoard
 from steward.proxy import Application
 from steward.settings import Settings
 from steward.version import VERSION
+from steward.wiring.database import preload
 from steward.wiring.relay import Services, build, check
 
 _FIRST_MOMENT_S = 2.0
@@ -66,6 +67,7 @@ def serve(settings: Settings, by_call: bool = False) -> int:
         children.append(Child(partial(_view, settings, sockets, board), views=True))
     if spooled:
         children.append(Child(partial(_settle, settings, sockets, board), settles=True))
+    preload()
     times = StopTimes(settings.shutdown_delay_s + settings.shutdown_grace_s, DRAIN_S)
     return Supervisor(children, times, sockets.close).run()
 

@@ -424,6 +424,7 @@ print(peak_kb() - before, made.size_bytes)
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is read from /proc")
 @pytest.mark.parametrize("kind", ["bodies", "brackets"])
 def test_neither_200_mb_each_way_nor_json_that_grows_when_parsed_costs_memory(kind: str) -> None:

@@ -160,6 +160,7 @@ def _most_rows(plan: str) -> int:
     return max(read + [int(rows) for rows in re.findall(r"Rows Removed by \w+: (\d+)", plan)])
 
 
+@pytest.mark.faults
 def test_a_backlog_of_two_hundred_thousand(postgres: Database, butler: IngestButler, start: Start) -> None:
     """The newest are there within three batches, memory stays flat and claims stay quick. (`make faults` drains it.)"""
     owner = register(postgres, butler, 0)

@@ -59,6 +59,7 @@ def test_the_disk_fills_up_under_load_and_is_freed(make_scene: Callable[..., Sce
     scene.steward.stop()
 
 
+@pytest.mark.faults
 def test_the_database_is_away_until_the_disk_is_full(
     make_scene: Callable[..., Scene], disk: SmallDisk, own_postgres: LocalPostgres
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.faults.plays import Kind
 from tests.faults.scene import Scene
 from tests.servers.waiting import eventually
@@ -13,6 +15,7 @@ WITHIN_S = 60.0
 ROUNDS = 4
 
 
+@pytest.mark.faults
 def test_the_settler_is_killed(make_scene: Callable[..., Scene]) -> None:
     """Relaying goes on, another takes its place, and nothing is settled twice."""
     scene = make_scene()
@@ -50,6 +53,7 @@ def test_a_relaying_process_is_killed_under_load(make_scene: Callable[..., Scene
     steward.stop()
 
 
+@pytest.mark.faults
 def test_the_whole_tree_is_killed_and_started_again(make_scene: Callable[..., Scene]) -> None:
     """Four rounds of three seconds under load; the last tree settles what all of them left."""
     scene = make_scene()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import BodyState
 from tests.faults.account import assert_nothing_leaked, key_numbers, rows
@@ -18,6 +20,7 @@ KEPT = (*[Kind.PLAIN] * 8, Kind.STREAM, Kind.LARGE)
 MIX = (*[Kind.PLAIN] * 8, Kind.STREAM, Kind.LEAVE, Kind.RESET, Kind.LARGE)
 
 
+@pytest.mark.faults
 def test_postgres_is_stopped_and_started(make_scene: Callable[..., Scene], own_postgres: LocalPostgres) -> None:
     """Known keys are served throughout; every row and body is there afterwards."""
     scene = make_scene(own_postgres)

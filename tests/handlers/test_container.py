@@ -516,6 +516,8 @@ def test_ctrl_c_counts_once_however_many_workers_hear_it(
         first = call(served.port, replace(CHAT, fields=[*CHAT.fields, (b"X-Majordomo-Key", key.encode())]))
         assert first.status == 200
         workers = children(served.process.pid)
+        for memory in (psutil.Process(pid).memory_full_info() for pid in workers):
+            assert memory.uss < 0.45 * memory.rss, "most of what was imported is shared (measured: 0.25; else 0.6)"
         stream = Stream(served.port, key)
         os.killpg(served.process.pid, signal.SIGINT)
         eventually(lambda: not listens(served.port), WITHIN_S)

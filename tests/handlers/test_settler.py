@@ -343,6 +343,7 @@ def grown(it: Installation, before: int) -> bool:
     return len(it.rows()) > before
 
 
+@pytest.mark.faults
 def test_kills_and_a_new_process_each_time_lose_nothing_and_write_nothing_twice(installation: Installation) -> None:
     it = installation
     spool = it.spool()

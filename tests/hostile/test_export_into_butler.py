@@ -106,6 +106,7 @@ def goes_on(postgres: Database, butler: RunningButler, owners: list[Registration
     butler.start()
 
 
+@pytest.mark.faults
 def test_every_row_is_there_once_and_nothing_of_one_organisation_in_the_other(
     postgres: Database, butler: RunningButler
 ) -> None:

@@ -98,6 +98,7 @@ def highest_mib(pid: int) -> float:
     return int(found[1]) / 1024
 
 
+@pytest.mark.faults
 def test_large_both_ways(
     make_steward: Callable[..., RunningSteward], provider: LargeProvider, s3_server: S3Server
 ) -> None:
