@@ -58,6 +58,8 @@ def serve(settings: Settings, by_call: bool = False) -> int:
         facts["ops_port"] = sockets.ops_port
     if views:
         facts["view_port"] = settings.view_port
+    if not alone:
+        preload()
     log.say("listening", **facts)
     log.setting_warnings([*settings.warnings, *doubts])
     if alone:
@@ -67,7 +69,6 @@ def serve(settings: Settings, by_call: bool = False) -> int:
         children.append(Child(partial(_view, settings, sockets, board), views=True))
     if spooled:
         children.append(Child(partial(_settle, settings, sockets, board), settles=True))
-    preload()
     times = StopTimes(settings.shutdown_delay_s + settings.shutdown_grace_s, DRAIN_S)
     return Supervisor(children, times, sockets.close).run()
 

@@ -35,6 +35,8 @@ ROOM_BYTES = 6 << 30
 
 TEMPLATE = "steward_template"
 """Migrated, and nothing more."""
+COPIED = "STRATEGY FILE_COPY"
+"""With what a first connection looks up; not before PostgreSQL 15."""
 _numbers = count()
 
 
@@ -87,9 +89,9 @@ def _with_template(server: LocalPostgres) -> LocalPostgres:
     return server
 
 
-def _database(server: LocalPostgres, template: str) -> Iterator[Database]:
+def _database(server: LocalPostgres, template: str, how: str = COPIED) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
-    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template} {how}")
     address = address_of(server, name)
     engine = open_engine(address)
     yield Database(address, engine, KEYRING, server)
@@ -143,7 +145,7 @@ def postgres(postgres_server: LocalPostgres) -> Iterator[Database]:
 @pytest.fixture
 def installed_postgres(installed_postgres_server: LocalPostgres) -> Iterator[Database]:
     """The same on the installed server."""
-    yield from _database(installed_postgres_server, TEMPLATE)
+    yield from _database(installed_postgres_server, TEMPLATE, how="")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from steward.adapters.postgres_local import LocalPostgres
 from steward.exchange import LOCAL_ORG, BodyState, Outcome, Record
 from steward.words import Secret
 from tests.servers.plain_http import Ended, Message, Request, call
-from tests.servers.postgres import ENCRYPTION_KEY, KEYRING, TEMPLATE
+from tests.servers.postgres import COPIED, ENCRYPTION_KEY, KEYRING, TEMPLATE
 from tests.servers.socket_provider import Provider
 from tests.servers.waiting import eventually
 
@@ -184,7 +184,7 @@ def new_database(server: LocalPostgres, template: str = "template1") -> Postgres
     """Nothing is in it, or what is in the template."""
     name = f"steward_{next(_numbers)}"
     address = PostgresAddress(server.host, server.port, server.user, server.password, server.database, "disable")
-    engine, create = open_engine(address), f"CREATE DATABASE {name} TEMPLATE {template}"
+    engine, create = open_engine(address), f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}"
     try:
         with engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(create))
