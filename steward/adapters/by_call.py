@@ -201,8 +201,10 @@ class ByCall:
         """
         if self._exporting is not None:
             wait((self._exporting,), max(0.0, until - time.monotonic()))
-            if not self._exporting.done() or time.monotonic() >= until:
+            if not self._exporting.done():
                 return
+        if time.monotonic() >= until:  # it would only hold the connection, in a process that is frozen
+            return
         self._exporting = self._exporter.submit(self._exported, until)
         wait((self._exporting,), max(0.0, until - time.monotonic()))
 

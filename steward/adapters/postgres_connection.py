@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from steward.adapters.postgres_driver import Connection, Error
 from steward.adapters.postgres_tls import PostgresAddress, dial
 from steward.errors import LedgerFault, LedgerUnavailable, SchemaTooOld, StewardError
-from steward.words import Secret
+from steward.words import Secret, SignIn
 
 __all__ = ["PostgresAddress", "RowsRefused", "mapped", "open_engine", "patient", "sqlstate"]
 
@@ -147,13 +147,22 @@ def _connect(address: PostgresAddress) -> Connection:
     sign_in = address.sign_in
     if sign_in is None:
         return _connected(address, address.password)
-    password = sign_in()
+    password = _asked(sign_in)
     try:
         return _connected(address, password)
     except LedgerUnavailable as fault:
         if sqlstate(fault.__cause__ or fault) != _REFUSED or not sign_in.refused(password):
             raise
-    return _connected(address, sign_in())
+    return _connected(address, _asked(sign_in))
+
+
+def _asked(sign_in: SignIn) -> Secret[str]:
+    try:
+        return sign_in()
+    except StewardError:
+        raise
+    except Exception:  # a vendor's SDK may ask others for what it signs with, and fail in words of its own
+        raise LedgerUnavailable from ServerSaid(None)
 
 
 def _connected(address: PostgresAddress, password: Secret[str]) -> Connection:

@@ -6,7 +6,6 @@ It chooses, by AFTER_RESPONSE, what takes calls over and whether anything is on 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -117,10 +116,14 @@ class Services:
         await self.after_response.close()
         await asyncio.to_thread(self.clockwork.join, _CLOCKWORK_ENDS_S)
         # A query under way in a thread holds a connection that nobody would close any more.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_THREADS_END_S):
-                await asyncio.get_running_loop().shutdown_default_executor()
+        await threads_end(_THREADS_END_S)
         self.close()
+
+
+async def threads_end(within_s: float) -> None:
+    """Until no thread of the loop's own works any more, or until then: one that is cancelled would stop the loop."""
+    ending = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    await asyncio.wait((ending,), timeout=within_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,6 +307,17 @@ def test_a_butler_that_hangs_keeps_no_later_turn_from_settling() -> None:
     assert len(asked) == 2, "once it answers, Butler is asked again"
 
 
+def test_no_export_begins_when_the_turns_time_is_over() -> None:
+    """It would hold the connection to the database in a process that is frozen right then."""
+    house, one = House(), call()
+    house.by_call.submit(one)
+    house.by_call.turn(time.monotonic() - 1)
+    for executor in (house.by_call._worker, house.by_call._exporter):
+        executor.submit(int).result(30)
+    assert [row.id for row in house.rows()] == [one.id]
+    assert house.around == ["before"]
+
+
 def test_a_body_that_memory_cannot_hold_is_no_lost_row(said: Said) -> None:
     house = House(replace(PATIENT, held=2))
     house.store.away = True

@@ -222,6 +222,18 @@ def test_what_signs_in_is_asked_for_with_each_connection(postgres: Database) -> 
     assert "Words" not in f"{address!r}"
 
 
+def test_what_cannot_sign_in_fails_in_our_words_alone(postgres: Database) -> None:
+    """A role's credentials are renewed while a token is made, by a vendor's SDK, whose errors may quote anything."""
+
+    class Fails(Words):
+        def __call__(self) -> Secret[str]:
+            raise ValueError(CANARY)
+
+    with pytest.raises(LedgerUnavailable) as fault, mapped():
+        open_engine(replace(postgres.tcp, sign_in=Fails())).connect()
+    assert CANARY not in f"{fault.value!r}{fault.value.__cause__!r}"
+
+
 def test_a_password_that_was_changed_is_tried_once_more(postgres: Database) -> None:
     right = postgres.tcp.password
     for words, tries, works in (

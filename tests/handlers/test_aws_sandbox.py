@@ -8,13 +8,15 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handlers.aws_answers import Response
 from handlers.aws_sandbox import Sandbox, kept_s
+from handlers.buffered_cycle import BufferedCycle
 from steward.adapters.postgres_directory import PostgresDirectory
 from steward.adapters.postgres_ledger import PostgresLedger
 from steward.errors import SettingError
@@ -251,6 +253,22 @@ def test_time_is_kept_for_what_comes_behind_the_providers_answer() -> None:
     """Of a long time the wait for the intent and a turn, of a short one a share."""
     assert kept_s(left_s=900.0, budget_s=2.0) == 5.0
     assert kept_s(left_s=3.0, budget_s=2.0) == pytest.approx(1.2)
+
+
+def test_a_call_is_given_the_time_that_is_not_kept(environ: dict[str, str]) -> None:
+    given: list[float] = []
+
+    class Noting(Sandbox):
+        def _relay(self, cycle: BufferedCycle, within_s: float) -> Coroutine[Any, Any, Response]:
+            given.append(within_s)
+            return super()._relay(cycle, within_s)
+
+    sandbox = Noting({**environ, "AFTER_RESPONSE_BUDGET": "3s"})
+    try:
+        assert sandbox.answer(alb(), Context(left_ms=60_000))["statusCode"] == 200
+    finally:
+        sandbox.close()
+    assert 0 < given[0] <= 60 - kept_s(60.0, 3.0)
 
 
 def test_a_provider_that_is_still_answering_then_is_a_504_with_its_facts(opened: Opened, upstream: Provider) -> None:

@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from handlers.cloud_function import Calls, HandedOver, House, waited_for
 from handlers.framework_listener import Connection
+from handlers.hosted_app import HostedApp
 from steward.adapters.postgres_local import LocalPostgres
 from steward.errors import Cut, ShuttingDown
 from steward.exchange import BodyState, Outcome
@@ -210,6 +211,24 @@ def test_what_is_left_is_done_behind_the_last_call_while_the_server_waits() -> N
         loop.call_soon_threadsafe(may_close.set)
         eventually(lambda: served.tasks == 0)
         assert happened == ["closes", "closed"]
+
+
+def test_the_server_that_brought_the_first_call_waits_for_the_end() -> None:
+    waits: list[object] = []
+    seen: list[Scope] = []
+
+    class Noting(House):
+        def _open(self, server_waits_for: set[asyncio.Task[Any]]) -> HostedApp:
+            waits.append(server_waits_for)
+            raise ShuttingDown
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await HandedOver(Noting({}))(scope, receive, send)
+
+    with listening(app, Connection) as served:
+        assert call(served.port, Request(b"GET", b"/", [])).status == 503
+        assert waits[0] is seen[0]["extensions"]["steward"].waited_for
 
 
 def test_a_call_that_outlasts_the_grace_is_cut_and_then_comes_the_end() -> None:

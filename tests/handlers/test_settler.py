@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from uuid import uuid4
 
 import pytest
@@ -199,6 +201,40 @@ def test_the_second_signal_ends_it_where_it_stands() -> None:
     with signalled(lambda: not it.rounds.ledger_up(), stopping.asked), pytest.raises(_Ended):
         it.run(stopping)
     assert len(it.queue.kept) == 1
+
+
+def test_a_signal_may_come_at_any_step_of_a_wait() -> None:
+    """Its handler runs in the thread that waits: a lock that both take would never be given back.
+
+    Here it runs in another thread while the one that waits stands still, so that it can be seen to wait for it.
+    """
+    stuck: list[int] = []
+
+    def steps_of_a_wait(told_at: int) -> int:
+        stopping, steps = Stopping(end=_end), 0
+
+        def step(frame: FrameType, event: str, arg: object) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == told_at:
+                handler = threading.Thread(target=stopping._told, args=(signal.SIGTERM, None), daemon=True)
+                handler.start()
+                handler.join(2.0)
+                stuck.extend([told_at] if handler.is_alive() else [])
+
+        with stopping.signals():
+            sys.setprofile(step)
+            try:
+                stopping.wait(0.0)
+            finally:
+                sys.setprofile(None)
+        assert told_at > steps or stopping.wait(0.0)
+        return steps
+
+    told_at = 1
+    while steps_of_a_wait(told_at) >= told_at and not stuck:
+        told_at += 1
+    assert told_at > 3 and stuck == []
 
 
 def test_a_round_that_fails_does_not_end_it(said: Said) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from steward.adapters.postgres_connection import mapped
 from steward.adapters.postgres_egress_log import PostgresEgressLog
-from steward.errors import SettingError
+from steward.errors import LedgerUnavailable, SettingError
 from steward.settings import load
 from steward.wiring.database import open_database, pooled, relay_conns, settler_conns
 from steward.wiring.relay import build
@@ -68,7 +69,10 @@ def test_a_password_that_its_host_knows_the_place_of_goes_before_the_settings_ow
         def refused(self, secret: Secret[str]) -> bool:
             return False
 
-    given = settings(postgres, POSTGRES_HOST="127.0.0.1", POSTGRES_PORT=str(postgres.tcp.port), POSTGRES_PASSWORD="old")
+    tcp = postgres.tcp  # by its socket the server asks nobody for a password
+    given = replace(settings(postgres, POSTGRES_PASSWORD="old"), postgres_host=tcp.host, postgres_port=tcp.port)
+    with pytest.raises(LedgerUnavailable), mapped():
+        open_database(given)[0].connect()
     engine, _ = open_database(replace(given, postgres_sign_in=Kept()))
     with engine.connect():
         assert pooled(engine) == (1, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from migrations import migrate
 from steward.adapters.postgres_connection import open_engine
@@ -20,7 +21,7 @@ from steward.adapters.postgres_local import LocalPostgres
 from steward.errors import KeyCheckUnavailable, SettingError
 from steward.exchange import LOCAL_ORG
 from steward.settings import load
-from steward.wiring.relay import build, check
+from steward.wiring.relay import build, check, threads_end
 from tests.said import Said
 from tests.servers.postgres import KEYRING, Database, address_of
 from tests.servers.waiting import eventually, eventually_async
@@ -174,3 +175,18 @@ def test_no_secret_shows_in_what_the_process_is(postgres: Database) -> None:
             assert secret not in repr(services)
 
     run(services, story)
+
+
+@pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_thread_that_hangs_is_left_when_its_time_is_over(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A database that does not answer, or a sweep under way: the loop goes on, and what comes behind is closed."""
+    answers = threading.Event()
+
+    async def story() -> bool:
+        hangs = asyncio.get_running_loop().run_in_executor(None, answers.wait, 3.0)
+        await threads_end(0.01)
+        answers.set()
+        return await hangs
+
+    with asyncio.Runner(loop_factory=loops) as runner:
+        assert runner.run(story()), "it was not waited for"
