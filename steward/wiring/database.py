@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from datetime import datetime
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from steward.policy import Local
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from steward.adapters.postgres_directory import PostgresDirectory
 
-_DIALECT = "sqlalchemy.dialects.postgresql.pg8000"
-
 CONNS_A_RELAY = 2
 """One for the rows, one for the keys: with a single one, a slow batch would turn key look-ups into 503."""
 CONNS_FOR_TURNS = 1
@@ -34,8 +31,10 @@ def preload() -> None:
     """What every process of a Steward needs of the database's library, for a parent before it forks: imported once, in
     memory that all of them share (measured: of 51 MB that each worker had to itself, 20 are left).
     """
-    for name in ("steward.adapters.postgres_directory", "steward.adapters.postgres_ledger", _DIALECT):
-        import_module(name)
+    from sqlalchemy.dialects.postgresql import pg8000  # noqa: F401
+
+    from steward.adapters import postgres_directory, postgres_ledger  # noqa: F401
+
     gc.collect()
     gc.freeze()  # who looks through all objects would write to them, and have them copied
 
