@@ -40,14 +40,10 @@ demo: .venv/demo/made-here ## the whole story on this machine, nothing configure
 	@.venv/demo/bin/python -m steward demo $(if $(filter-out 0 no,$(ONCE)),--once)
 
 # What a fresh machine needs first, three environments and the tools, comes at once: unpacking one leaves a core to the
-# other. Measurements run alone; the rest mostly waits for sockets, so three files at a time do not crowd two cores, and
-# what checks the deployments runs beside them.
-test: ## lint, then every test (ARGS="-k words" for some)
+# other. Tests mostly wait for sockets and for processes that start, so three files at a time do not crowd two cores.
+test: ## ruff, mypy and import-linter, then every test but the long ones (ARGS="-k words" for some)
 	@$(AGAIN) -j 3 code tools $(if $(ARGS),,.venv/deploy/made-here)
-	@$(if $(ARGS),,.venv/test/bin/python -m pytest tests/bench)
-	@said=$$(mktemp); $(if $(ARGS),:,$(AGAIN) deployment) >"$$said" 2>&1 & beside=$$!; \
-	.venv/test/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),,--ignore=tests/bench) $(ARGS); \
-	status=$$?; wait $$beside || { cat "$$said" >&2; status=1; }; rm -f "$$said"; exit $$status
+	@.venv/test/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),,--ignore=tests/bench) $(ARGS)
 
 lint: code deployment ## ruff, mypy --strict, import-linter; and what deploys it, by each host's own checkers
 
@@ -73,8 +69,9 @@ deployment: .venv/deploy/made-here .venv/checkov/made-here
 FAULTS = $(shell grep -rl 'mark\.faults' tests --include='test_*.py' | sort)
 ALONE = tests/faults/test_long_butler_down.py
 
-# One holds callers' times against each other and runs alone; the rest mostly waits, so two at a time, whichever is next.
-faults: .venv/test/made-here ## the long cases of what dies and what is lost, ten minutes; ARGS="-k words" for some
+# What holds times against each other runs alone; the rest mostly waits, so two at a time, whichever is next.
+faults: .venv/test/made-here tools ## the long cases: what a call costs beside nginx, what dies, what is lost; a quarter of an hour
+	@$(if $(ARGS),,.venv/test/bin/python -m pytest tests/bench)
 	@$(if $(ARGS),,.venv/test/bin/python -m pytest $(ALONE) -m faults -rA --no-header)
 	@.venv/test/bin/python -m pytest $(filter-out $(if $(ARGS),,$(ALONE)),$(FAULTS)) -m faults -rA --show-capture=stdout --no-header \
 		-n 2 --dist load --maxschedchunk 1 $(ARGS)
