@@ -403,8 +403,8 @@ class Ledger(Protocol):
         a batch: the one of higher rank wins. Raises LedgerUnavailable, SchemaTooOld: then nothing is known to be in.
         """
 
-    def known(self, calls: Sequence[UUID]) -> set[UUID]:
-        """Those of them that have a row, whatever it says. Raises LedgerUnavailable, SchemaTooOld."""
+    def known(self, org_id: UUID, calls: Sequence[UUID]) -> set[UUID]:
+        """Those of an organisation's that have a row, whatever it says. Raises LedgerUnavailable, SchemaTooOld."""
 
     def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
         """One row of an organisation, or None."""

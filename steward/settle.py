@@ -224,7 +224,10 @@ class Settler:
 
     def known(self, settling: Sequence[Settling]) -> set[UUID]:
         """Those that have a row already. Raises LedgerUnavailable, SchemaTooOld."""
-        return self._ledger.known([each.exchange.id for each in settling]) if settling else set()
+        calls: dict[UUID, list[UUID]] = {}
+        for each in settling:
+            calls.setdefault(each.record.org_id, []).append(each.record.id)
+        return set[UUID]().union(*(self._ledger.known(org_id, ids) for org_id, ids in calls.items()))
 
     def count(self, settling: Settling) -> None:
         """Counts a call that was metered without it."""

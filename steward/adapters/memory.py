@@ -66,9 +66,8 @@ class MemoryLedger(Ledger):
                     self._rows[record.id] = LedgerRow(record, row.revision + 1)
         return refused
 
-    def known(self, calls: Sequence[UUID]) -> set[UUID]:
-        with self._lock:
-            return {call for call in calls if call in self._rows}
+    def known(self, org_id: UUID, calls: Sequence[UUID]) -> set[UUID]:
+        return {call for call in calls if self.get(org_id, call) is not None}
 
     def get(self, org_id: UUID, request_id: UUID) -> LedgerRow | None:
         row = self._rows.get(request_id)

@@ -107,7 +107,7 @@ NEWEST: Final = f"""
 
 KNOWN: Final = """
     SELECT id FROM llm_requests
-    WHERE id BETWEEN :first AND :last
+    WHERE org_id = :org_id AND id BETWEEN :first AND :last
         AND id IN (SELECT CAST(e AS uuid) FROM jsonb_array_elements_text(CAST(:calls AS jsonb)) AS e)
 """
 """The bounds keep it to the partitions of these calls."""
@@ -141,10 +141,10 @@ class PostgresLedger(Ledger):
                     waiting += [records[middle:], records[:middle]]
         return refused
 
-    def known(self, calls: Sequence[UUID]) -> set[UUID]:
+    def known(self, org_id: UUID, calls: Sequence[UUID]) -> set[UUID]:
         if not calls:
             return set()
-        asked = {"first": min(calls), "last": max(calls), "calls": orjson.dumps(calls).decode()}
+        asked = {"org_id": org_id, "first": min(calls), "last": max(calls), "calls": orjson.dumps(calls).decode()}
         with mapped(), self._engine.begin() as connection:
             return set(connection.execute(_KNOWN, asked).scalars())
 

@@ -68,8 +68,9 @@ def test_a_row_comes_back_as_it_went_in(ledger: Ledger) -> None:
 def test_which_calls_have_a_row_is_known_whatever_it_says(ledger: Ledger) -> None:
     there, pending, missing = a_record(), a_record(body_state=BodyState.PENDING), new_id()
     ledger.record([there, pending])
-    assert ledger.known([there.id, missing, pending.id]) == {there.id, pending.id}
-    assert ledger.known([missing]) == ledger.known([]) == set()
+    assert ledger.known(ORG, [there.id, missing, pending.id]) == {there.id, pending.id}
+    assert ledger.known(ORG, [missing]) == ledger.known(ORG, []) == set()
+    assert ledger.known(uuid4(), [there.id]) == set(), "another organisation learns nothing of it"
 
 
 def test_the_full_record_leaves_no_field_at_its_default() -> None:
